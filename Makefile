@@ -1,0 +1,43 @@
+# Each target does all of its own set-up in a fresh clone. It needs Python 3.10
+# to 3.12 with pip; PYTHON=python3.12 chooses another than python3.
+
+PYTHON ?= python3
+VENV := .venv
+ONEDL := .venv-onedl
+
+.PHONY: demo test test-onedl lint install clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/python demo/demo.py
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest
+
+# The same tests on the maintained onedl-* forks.
+test-onedl: $(ONEDL)/installed
+	$(ONEDL)/bin/python -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+install: $(VENV)/installed
+
+$(VENV)/installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[lite,dev]'
+	touch $@
+
+# torch is the large part of an installation: the second environment takes it,
+# as hard links, from the first.
+$(ONEDL)/installed: $(VENV)/installed
+	rm -rf $(ONEDL)
+	$(PYTHON) -m venv $(ONEDL)
+	cp -alf $(VENV)/lib/python3.*/site-packages/. $(ONEDL)/lib/python3.*/site-packages/
+	$(ONEDL)/bin/python -m pip uninstall -y \
+	    mmengine mmcv-lite mmdet mmsegmentation mmpretrain
+	$(ONEDL)/bin/python -m pip install -c constraints.txt -e '.[onedl,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(ONEDL) work_dirs

@@ -1,0 +1,51 @@
+"""RAVLT, the Rank-Augmented Vision Linear Transformer, for OpenMMLab.
+
+Importing this package makes ``type='RAVLT'`` known to mmdet, mmseg and
+mmpretrain and bridges what today's torch needs of them, so a config needs only
+``custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)``.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from .version import __version__
+
+__all__ = ['__version__', 'config_path']
+
+
+def config_path(name: str) -> str:
+    """Where a config of this package lies, to inherit from in another project.
+
+    In a config: ``_base_ =
+    __import__('mmravlt').config_path('mmdet/mask_rcnn_ravlt_s_3x.py')``
+
+    Args:
+        name (str): path below ``configs``.
+
+    Returns:
+        str: absolute path.
+
+    Raises:
+        FileNotFoundError: if there is no such config.
+    """
+    package = Path(__file__).resolve().parent
+    installed = package / '.mim/configs'
+    folder = installed if installed.is_dir() else package.parent / 'configs'
+    path = folder / name
+    if not path.is_file():
+        known = sorted(str(p.relative_to(folder)) for p in folder.glob('*/*.py'))
+        raise FileNotFoundError(
+            f'mmravlt has no config {name!r}; it has {", ".join(known)}.'
+        )
+    return str(path)
+
+
+# `python -m mmravlt doctor` must be able to speak about a broken installation,
+# and mmravlt.ops needs nothing but torch, so neither requires MMEngine.
+if find_spec('mmengine') and sys.argv[:1] != ['-m']:
+    from . import compat
+
+    compat.install()
+
+    from . import models  # noqa: F401  (registers RAVLT)

@@ -1,0 +1,75 @@
+"""What ``tools/train.py`` and ``tools/test.py`` have in common."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .custom_data import DataError, use_custom_data
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share, as mmdet names them."""
+    parser.add_argument(
+        '--work-dir',
+        help='where logs, checkpoints and scores go; ./work_dirs/<config> by default',
+    )
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help='use this COCO-style folder (annotations/instances_{train,val}*.json and '
+        'image folders) with any detection config; classes are read from it',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision (fp16)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_cfg.max_epochs=24 or '
+        'key="[a,b]" or key="[(a,b),(c,d)]", without blanks',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how several processes were started',
+    )
+    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
+    )
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config that ``args`` names and apply the shared options.
+
+    Exits with one sentence if the config or the data folder cannot be used.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise SystemExit(f'error: there is no config file {args.config}')
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.data:
+        try:
+            use_custom_data(cfg, args.data)
+        except DataError as error:
+            raise SystemExit(f'error: {error}') from None
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that the config asks for."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -1,0 +1,53 @@
+"""What today's torch needs of the OpenMMLab packages.
+
+Every bridge looks for the feature it supplies and does nothing where the
+installed packages have it.
+"""
+
+from importlib import import_module
+
+from packaging.version import Version
+
+MINIMUM_VERSIONS = {'torch': '2.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
+
+
+def install() -> None:
+    """Check versions, stand in for missing mmcv ops, make loading safe.
+
+    Raises:
+        ImportError: if a package is missing or too old for mmravlt.
+    """
+    for name in MINIMUM_VERSIONS:
+        check_version(name)
+
+    from . import checkpoint_loading, mmcv_ops
+
+    mmcv_ops.install()
+    checkpoint_loading.install()
+
+
+def check_version(name: str) -> None:
+    """Refuse a package that mmravlt cannot work with, in one sentence.
+
+    Args:
+        name (str): a key of ``MINIMUM_VERSIONS``.
+
+    Raises:
+        ImportError: names the package, its version and the mend.
+    """
+    minimum = MINIMUM_VERSIONS[name]
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ImportError(
+            f'mmravlt needs {name}>={minimum}, which is not installed; '
+            "`pip install 'mmravlt[lite]'` installs all it needs into a fresh "
+            'environment, `python -m mmravlt doctor` says what is there.'
+        ) from None
+    if Version(module.__version__) < Version(minimum):
+        raise ImportError(
+            f'mmravlt needs {name}>={minimum}, but {module.__version__} is '
+            f"installed; `pip install -U '{name}>={minimum}'`."
+        )

@@ -1,0 +1,147 @@
+"""Let MMEngine read checkpoints through :mod:`mmravlt.checkpoint`.
+
+On torch >= 2.6 the released MMEngine refuses every checkpoint that it wrote, and
+the maintained fork unpickles everything once its list does not suffice. After
+:func:`install` both load and resume with the same short list.
+
+``mmengine.runner.load_checkpoint``, ``Runner.resume`` and ``init_cfg`` of type
+``Pretrained`` all ask MMEngine's ``CheckpointLoader``, so they need no change.
+"""
+
+import http.client
+import os
+import re
+import sys
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+
+from mmravlt.checkpoint import load_file, looks_complete, unwrap
+
+# `name-<first 8 digits of the SHA-256>.pth`, as the model zoos name their files;
+# a date such as -20240131 also has eight such digits.
+_HASH = re.compile(r'-(?!20\d{2}[01]\d[0-3]\d\.)([0-9a-f]{8})\.pth$')
+
+
+def install() -> None:
+    """Replace MMEngine's loaders of local files and of http(s) addresses.
+
+    Schemes that lead to an address (``torchvision://``, ``openmmlab://``,
+    ``mmcls://``) follow. The cloud schemes follow on the fork; on the released
+    MMEngine they call ``torch.load`` themselves, which torch >= 2.6 restricts.
+
+    May be called any number of times, before or after MMEngine was imported.
+    """
+    from mmengine.runner import checkpoint
+
+    register = checkpoint.CheckpointLoader.register_scheme
+    register('', load_from_local, force=True)
+    register(('http://', 'https://'), load_from_http, force=True)
+    # The other schemes call these by their names in that module.
+    checkpoint.load_from_local = load_from_local
+    checkpoint.load_from_http = load_from_http
+    if hasattr(checkpoint, '_safe_torch_load'):  # the fork
+        checkpoint._safe_torch_load = _load
+
+
+# MMEngine logs what follows `load_from_`, and passes the arguments by position.
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Read a checkpoint from the disk.
+
+    Args:
+        filename: The path; ``~`` is expanded.
+        map_location: As in ``torch.load``; None means the CPU, where the
+            weights of a file saved on a GPU can always go.
+
+    Returns:
+        The checkpoint, with ``state_dict`` if it is a released classifier.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedCheckpointError: It is no checkpoint, or an incomplete one.
+        UnsafeCheckpointError: It holds a type that is not on the list.
+    """
+    return _load(filename, map_location)
+
+
+def load_from_http(
+    filename: str,
+    map_location: Any = None,
+    model_dir: str | None = None,
+    progress: bool | None = None,
+) -> Any:
+    """Read a checkpoint from an address, downloading it once.
+
+    The file is kept in ``checkpoints`` under ``torch.hub.get_dir()``, which
+    follows ``TORCH_HOME`` and ``XDG_CACHE_HOME``. One process per machine
+    downloads while the others wait.
+
+    Args:
+        filename: The address. The hash in a name that ends in
+            ``-<8 hexadecimal digits>.pth`` is checked after the download.
+        map_location: As for :func:`load_from_local`.
+        model_dir: Another folder to keep the file in.
+        progress: Draw a progress bar; None does so on a terminal.
+
+    Returns:
+        As :func:`load_from_local`.
+
+    Raises:
+        RuntimeError: The download failed; no file is left behind.
+        DamagedCheckpointError: It is no checkpoint, or an incomplete one.
+        UnsafeCheckpointError: It holds a type that is not on the list.
+    """
+    from mmengine.dist import barrier, is_distributed
+
+    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+    path = os.path.join(folder, os.path.basename(urlparse(filename).path))
+    # MMEngine's own get_local_rank needs a group that nothing creates.
+    local_rank = int(os.environ.get('LOCAL_RANK', 0)) if is_distributed() else 0
+    try:
+        if local_rank == 0 and not os.path.exists(path):
+            _download(filename, path, progress)
+    finally:
+        barrier()  # also after a failure: the others must not wait for ever
+    if not os.path.exists(path):
+        raise _download_error(filename, path, 'the first process here has no file')
+    return _load(path, map_location)
+
+
+def _load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """Has the signature of the fork's function; never unpickles everything."""
+    return unwrap(load_file(file, 'cpu' if map_location is None else map_location))
+
+
+def _download(url: str, path: str, progress: bool | None) -> None:
+    partial = f'{path}.{os.getpid()}.partial'
+    named_hash = _HASH.search(path)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        torch.hub.download_url_to_file(
+            url,
+            partial,
+            hash_prefix=named_hash and named_hash[1],
+            progress=sys.stderr.isatty() if progress is None else progress,
+        )
+        # torch takes a connection that closed early for the end of the file
+        with open(partial, 'rb') as file:
+            if not looks_complete(file):
+                size = os.path.getsize(partial)
+                raise OSError(f'{size} bytes arrived, not a complete checkpoint')
+        os.replace(partial, path)
+    except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
+        raise _download_error(url, path, error) from error
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+def _download_error(url: str, path: str, reason: object) -> RuntimeError:
+    return RuntimeError(
+        f'{url} could not be downloaded ({reason}): put the file at {path} by hand, '
+        f'or train from random weights with '
+        f'--cfg-options model.backbone.init_cfg=None'
+    )

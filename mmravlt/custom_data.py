@@ -1,0 +1,230 @@
+"""Point a config at the user's own data: the flag ``--data`` of the tools."""
+
+import colorsys
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+
+class DataError(ValueError):
+    """The data folder is not what is needed; the message says what to mend."""
+
+
+@dataclass
+class CocoSplit:
+    """One annotation file and the folder of its images.
+
+    Attributes:
+        ann_file (Path): the annotation file.
+        image_dir (Path): the folder that its ``file_name`` entries start from.
+        classes (tuple[str]): category names in the order of the file, which
+            is the order in which mmdet numbers them.
+    """
+
+    ann_file: Path
+    image_dir: Path
+    classes: tuple[str, ...]
+
+
+def use_custom_data(cfg: Config, folder: str) -> None:
+    """Make ``cfg`` train and evaluate on the data in ``folder``.
+
+    Args:
+        cfg (Config): config of a detector, changed in place: classes, every
+            head's ``num_classes``, data roots, and evaluators.
+        folder (str): a COCO-style folder with
+            ``annotations/instances_{train,val}*.json`` and, beside
+            ``annotations``, the folders of images.
+
+    Raises:
+        DataError: if the config is not a detector's or the folder lacks
+            something.
+    """
+    scope = cfg.get('default_scope')
+    if scope != 'mmdet':
+        raise DataError(
+            f'--data needs a detection config (default_scope mmdet), but this one has '
+            f'{scope!r}; set its data paths with --cfg-options instead.'
+        )
+    root = Path(folder).resolve()
+    if not root.is_dir():
+        raise DataError(f'--data {folder}: there is no such folder.')
+    pipelines = [cfg[f'{split}_dataloader'].dataset for split in ('train', 'val')]
+    needs_masks = _any(pipelines, 'with_mask', True)
+    train = read_coco_split(root, 'train', needs_masks)
+    val = read_coco_split(root, 'val', needs_masks)
+    if train.classes != val.classes:
+        raise DataError(
+            f'{train.ann_file} and {val.ann_file} must list the same categories in the '
+            f'same order, but one has {list(train.classes)} and the other '
+            f'{list(val.classes)}.'
+        )
+
+    metainfo = dict(classes=train.classes, palette=_palette(len(train.classes)))
+    for key, split in (
+        ('train_dataloader', train),
+        ('val_dataloader', val),
+        ('test_dataloader', val),
+    ):
+        dataset = _innermost_dataset(cfg[key].dataset)
+        dataset.update(
+            type='CocoDataset',
+            metainfo=metainfo,
+            data_root=str(root),
+            ann_file=str(split.ann_file.relative_to(root)),
+            data_prefix=dict(img=str(split.image_dir.relative_to(root))),
+        )
+    for key in ('val_evaluator', 'test_evaluator'):
+        if cfg[key].get('type') != 'CocoMetric':
+            cfg[key] = dict(type='CocoMetric', metric=['bbox'])
+        cfg[key].ann_file = str(val.ann_file)
+    for node in _dicts(cfg.model):
+        if 'num_classes' in node:
+            node['num_classes'] = len(train.classes)
+
+
+def read_coco_split(root: Path, split: str, needs_masks: bool) -> CocoSplit:
+    """Find and check one split of a COCO-style folder.
+
+    Args:
+        root (Path): the folder that holds ``annotations``.
+        split (str): 'train' or 'val'.
+        needs_masks (bool): whether each object must have a segmentation.
+
+    Returns:
+        CocoSplit: what was found.
+
+    Raises:
+        DataError: says what was looked for and where.
+    """
+    pattern = f'annotations/instances_{split}*.json'
+    found = sorted(root.glob(pattern))
+    if len(found) != 1:
+        names = ', '.join(path.name for path in found) or 'nothing'
+        raise DataError(
+            f'{root} must hold exactly one {pattern}; found there: {names}.'
+        )
+    (ann_file,) = found
+    content = _read_coco(ann_file)
+    _check_objects(ann_file, content, needs_masks)
+    if split == 'train' and not content['annotations']:
+        raise DataError(f'{ann_file} has no annotations, so nothing can be learnt.')
+
+    suffix = ann_file.stem.removeprefix('instances_')  # e.g. train2017
+    tried = [root / name for name in (suffix, f'images/{suffix}', split)]
+    tried += [root / f'images/{split}', root / 'images', root]
+    folders = [path for path in dict.fromkeys(tried) if path.is_dir()]
+    names = [image['file_name'] for image in content['images']]
+    missing = {}
+    for image_dir in folders:
+        missing[image_dir] = _missing_files(image_dir, names)
+        if not missing[image_dir]:
+            classes = tuple(c['name'] for c in content['categories'])
+            return CocoSplit(ann_file, image_dir, classes)
+    closest = min(missing, key=lambda path: len(missing[path]))
+    raise DataError(
+        f'{ann_file} lists {len(names)} images; {len(missing[closest])} of them, such '
+        f'as {missing[closest][0]!r}, are not in {closest} (looked in '
+        f'{", ".join(map(str, folders))} too).'
+    )
+
+
+def _read_coco(ann_file: Path) -> dict:
+    """Parse an annotation file and check that it is COCO's layout."""
+    try:
+        content = json.loads(ann_file.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise DataError(f'{ann_file} is not JSON: {error}.') from None
+    needed = {
+        'images': ('id', 'file_name', 'height', 'width'),
+        'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'),
+        'categories': ('id', 'name'),
+    }
+    for table, keys in needed.items():
+        rows = content.get(table) if isinstance(content, dict) else None
+        if not isinstance(rows, list):
+            raise DataError(
+                f'{ann_file} is not a COCO annotation file: it has no list {table!r}.'
+            )
+        for i, row in enumerate(rows):
+            lacking = [key for key in keys if key not in row]
+            if lacking:
+                raise DataError(
+                    f'{ann_file} is not a COCO annotation file: {table}[{i}] lacks '
+                    f'{", ".join(map(repr, lacking))}.'
+                )
+    for table in ('images', 'categories'):
+        if not content[table]:
+            raise DataError(f'{ann_file} has an empty list {table!r}.')
+    return content
+
+
+def _check_objects(ann_file: Path, content: dict, needs_masks: bool) -> None:
+    """Every object must belong to a known image and category."""
+    for table, key in (('images', 'image_id'), ('categories', 'category_id')):
+        known = {row['id'] for row in content[table]}
+        for row in content['annotations']:
+            if row[key] not in known:
+                raise DataError(
+                    f'{ann_file}: the annotation with id {row["id"]} has {key} '
+                    f'{row[key]!r}, which is not in {table!r}.'
+                )
+    if needs_masks:
+        for row in content['annotations']:
+            if not row.get('segmentation'):
+                raise DataError(
+                    f'{ann_file}: the annotation with id {row["id"]} has no '
+                    "'segmentation', which this config's mask head learns from; use a "
+                    'config without masks.'
+                )
+
+
+def _missing_files(folder: Path, names: list[str]) -> list[str]:
+    """Names that are not below ``folder``; lists each folder only once."""
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for name in names:
+        parent, base = os.path.split(os.path.join(folder, name))
+        if parent not in listings:
+            is_dir = os.path.isdir(parent)
+            listings[parent] = set(os.listdir(parent)) if is_dir else set()
+        if base not in listings[parent]:
+            missing.append(name)
+    return missing
+
+
+def _innermost_dataset(dataset: dict) -> dict:
+    """The dataset inside wrappers such as RepeatDataset."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if 'datasets' in dataset:
+        raise DataError(
+            f'--data cannot replace the {len(dataset["datasets"])} datasets of a '
+            f'{dataset["type"]}; use a config with one.'
+        )
+    return dataset
+
+
+def _dicts(node) -> Iterator[dict]:
+    """All dicts in a nest of dicts and lists."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _dicts(child)
+
+
+def _any(node, key: str, value) -> bool:
+    return any(child.get(key) == value for child in _dicts(node))
+
+
+def _palette(count: int) -> list[tuple[int, int, int]]:
+    """As many well-separated RGB colours (0–255) as asked for."""
+    golden = 0.618  # steps by the golden ratio spread hues evenly for any count
+    colours = (colorsys.hsv_to_rgb(i * golden % 1, 0.8, 1.0) for i in range(count))
+    return [tuple(round(255 * c) for c in colour) for colour in colours]

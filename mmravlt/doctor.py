@@ -1,0 +1,225 @@
+"""Examine an installation: what is there, what conflicts, what will work.
+
+Each check imports or runs the thing it reports on, since packages that are
+found are not always packages that load. The lines start with ``ok``, ``--``
+(absent, and something else works without it) or ``!!`` (a user needs it and it
+will not work); a ``!!`` makes the exit code 1.
+"""
+
+import importlib
+import importlib.util
+import platform
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+
+from . import __version__, compat
+
+# Distributions that install into the same folder, by import name. Two of one
+# row overwrite each other's files without a word.
+DISTRIBUTIONS = {
+    'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
+    'mmdet': ('mmdet', 'onedl-mmdetection'),
+    'mmseg': ('mmsegmentation', 'onedl-mmsegmentation'),
+    'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
+}
+TASKS = {
+    'mmdet': 'detection and instance segmentation',
+    'mmseg': 'semantic segmentation',
+    'mmpretrain': 'classification',
+}
+FRESH = "in a fresh environment: pip install 'mmravlt[lite]'"
+
+
+class Report:
+    """Prints one line per finding and remembers whether all is well."""
+
+    def __init__(self) -> None:
+        self.healthy = True
+
+    def ok(self, text: str) -> None:
+        print(f'ok  {text}')
+
+    def absent(self, text: str) -> None:
+        print(f'--  {text}')
+
+    def bad(self, text: str, mend: str) -> None:
+        self.healthy = False
+        print(f'!!  {text}\n      mend: {mend}')
+
+    def attempt(self, name: str, action: Callable[[], str], mend: str) -> bool:
+        """Run a check; its result or its error becomes a line."""
+        try:
+            self.ok(f'{name}: {action()}')
+            return True
+        except Exception as error:
+            reason = ' '.join(str(error).split()) or type(error).__name__
+            self.bad(f'{name}: {reason}', mend)
+            return False
+
+
+def examine() -> int:
+    """Print the findings.
+
+    Returns:
+        int: 0 if what a user needs works, else 1.
+    """
+    report = Report()
+    report.ok(f'mmravlt {__version__}, Python {platform.python_version()}')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        if _examine_torch(report) and _examine_foundation(report):
+            _examine_libraries(report)
+    print(
+        '\nAll of the above will work.'
+        if report.healthy
+        else '\nWhat is marked !! will not work until it is mended.'
+    )
+    return 0 if report.healthy else 1
+
+
+def _examine_torch(report: Report) -> bool:
+    mend = (
+        'install a torch and a torchvision that belong together, for example '
+        'pip install torch==2.11.0 torchvision==0.26.0'
+    )
+    if not report.attempt('torch', _torch_and_gpu, mend):
+        return False
+    return report.attempt('torchvision', _torchvision_ops, mend)
+
+
+def _torch_and_gpu() -> str:
+    compat.check_version('torch')
+    import torch
+
+    if torch.cuda.is_available():
+        gpu = f'GPU {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})'
+    else:
+        gpu = 'no GPU: configs run on the CPU, with BN for SyncBN and without fp16'
+    return f'{torch.__version__}, {gpu}'
+
+
+def _torchvision_ops() -> str:
+    import torch
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5]])
+    kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5)
+    assert kept.tolist() == [0], f'nms kept {kept.tolist()} instead of [0]'
+    return f'{torchvision.__version__}, its operators run'
+
+
+def _examine_foundation(report: Report) -> bool:
+    """MMEngine and mmcv, which everything needs, and the bridges to torch."""
+    for rivals in DISTRIBUTIONS.values():
+        found = [f'{d} {v}' for d in rivals if (v := _distribution_version(d))]
+        if len(found) > 1:
+            names = ' '.join(entry.split()[0] for entry in found)
+            report.bad(
+                f'{" and ".join(found)} are both installed and overwrite each '
+                "other's files",
+                f'pip uninstall -y {names}; then install one of them again',
+            )
+    for name in ('mmengine', 'mmcv'):
+        if not report.attempt(name, lambda name=name: _import(name), FRESH):
+            return False
+
+    from .compat import mmcv_ops
+
+    status = mmcv_ops.status()
+    if status.real:
+        report.ok('mmcv ops: the compiled ones of this mmcv')
+    elif status.broken:
+        report.bad(
+            f'mmcv ops: {status.reason}; stand-ins are used for '
+            f'{", ".join(status.stand_ins)}',
+            mmcv_ops.MEND,
+        )
+    else:
+        report.ok(
+            f'mmcv ops: {status.reason}; stand-ins for {", ".join(status.stand_ins)}, '
+            'any other op raises an error when it is called'
+        )
+    compat.install()
+    return report.attempt('checkpoints', _checkpoint_round_trip, FRESH)
+
+
+def _checkpoint_round_trip() -> str:
+    import os
+    import tempfile
+
+    import torch
+    from mmengine.logging import HistoryBuffer
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'checkpoint.pth')
+        torch.save({'state_dict': {}, 'history': HistoryBuffer([1.0], [1])}, path)
+        loaded = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    assert loaded['history'].mean() == 1.0, 'the history came back changed'
+    return 'files of MMEngine load without running code from them'
+
+
+def _examine_libraries(report: Report) -> None:
+    from . import config_path, models  # noqa: F401  (registers RAVLT)
+
+    works = []
+    for name, task in TASKS.items():
+        if not any(map(_distribution_version, DISTRIBUTIONS[name])) and not _found(
+            name
+        ):
+            report.absent(f'{name} is not installed: no {task}')
+        elif report.attempt(f'{name} ({task})', lambda n=name: _build_in(n), FRESH):
+            works.append(name)
+    if not works:
+        report.bad('none of mmdet, mmseg and mmpretrain works', FRESH)
+    if 'mmdet' in works:
+        report.attempt(
+            'configs',
+            lambda: _read_config(config_path('mmdet/mask_rcnn_ravlt_t_1x.py')),
+            "pip install 'setuptools<82' (mmengine reads pkg_resources)",
+        )
+
+
+def _build_in(library: str) -> str:
+    """Import a library and build RAVLT from its registry."""
+    import torch
+
+    version = _import(library)
+    models = importlib.import_module(f'{library}.registry').MODELS
+    importlib.import_module(f'{library}.models')
+    backbone = models.build(dict(type='RAVLT', arch='t')).eval()
+    with torch.no_grad():
+        shapes = [tuple(out.shape[2:]) for out in backbone(torch.zeros(1, 3, 64, 64))]
+    assert shapes == [(16, 16), (8, 8), (4, 4), (2, 2)], f'maps of shape {shapes}'
+    return f"{version}, finds type='RAVLT' and runs it"
+
+
+def _read_config(path: str) -> str:
+    from mmengine.config import Config
+
+    Config.fromfile(path)
+    return f'{path} and the base files of mmdet that it inherits'
+
+
+def _import(name: str) -> str:
+    """Import a package and say its version and the distribution it came from."""
+    if name in compat.MINIMUM_VERSIONS:
+        compat.check_version(name)
+    module = importlib.import_module(name)
+    for distribution in DISTRIBUTIONS[name]:
+        if _distribution_version(distribution) == module.__version__:
+            return f'{module.__version__} (distribution {distribution})'
+    return module.__version__
+
+
+def _found(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _distribution_version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,368 @@
+"""RAVLT, the Rank-Augmented Vision Linear Transformer.
+
+Paper: "Breaking the Low-Rank Dilemma of Linear Attention", Fan, Huang, He,
+CVPR 2025, https://arxiv.org/abs/2411.07635. Authors' code and weights:
+https://github.com/qhfan/RALA. This is an independent implementation, licensed
+under Apache-2.0, that computes what the authors' release computes.
+
+Paper and release differ. The paper describes rank-augmented linear attention
+in all four stages; the released code, with which all published weights were
+trained, has softmax attention in the last two. The release is the default
+here; ``attention=('rala',) * 4`` is the paper's text.
+"""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmravlt.models.layers import (
+    FFN,
+    Downsample,
+    LayerNorm2d,
+    PatchEmbed,
+    RoPE2d,
+)
+from mmravlt.ops.rope2d import Table
+from mmravlt.registry import ATTENTIONS, register_model
+
+FFN_RATIO = 3.5
+
+
+class Block(nn.Module):
+    """One transformer block: position, attention, feed-forward.
+
+    ::
+
+        x -> + dw 3x3 -> + gamma_1 * attn(norm1) -> + gamma_2 * ffn(norm2) ->
+
+    Args:
+        channels (int): C of the maps, shape (B, C, H, W).
+        num_heads (int): attention heads.
+        attention (str): a kind registered in ``mmravlt.registry.ATTENTIONS``.
+        drop_path_rate (float): probability to drop either branch in training.
+        layer_scale_init_value (float): initial value of both gammas.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        attention: str,
+        drop_path_rate: float,
+        layer_scale_init_value: float,
+    ) -> None:
+        super().__init__()
+        self.pos = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm1 = LayerNorm2d(channels)
+        self.attn = ATTENTIONS.get(attention)(channels, num_heads)
+        self.norm2 = LayerNorm2d(channels)
+        self.ffn = FFN(channels, int(channels * FFN_RATIO))
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+        gamma = torch.full((1, channels, 1, 1), float(layer_scale_init_value))
+        self.gamma_1 = nn.Parameter(gamma)
+        self.gamma_2 = nn.Parameter(gamma.clone())
+
+    def forward(self, x: Tensor, table: Table) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); ``table`` is the stage's RoPE."""
+        x = x + self.pos(x)
+        x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(x), table))
+        return x + self.drop_path(self.gamma_2 * self.ffn(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, and the way down to the next.
+
+    Args:
+        channels (int): C of the maps, shape (B, C, H, W).
+        num_heads (int): attention heads of each block.
+        attention (str): kind of attention of each block.
+        drop_path_rates (Sequence[float]): one per block.
+        layer_scale_init_value (float): initial value of the blocks' gammas.
+        out_channels (int | None): channels of the next stage; None if it is
+            the last.
+        norm_cfg (dict): batch normalisation of the downsampling.
+        with_cp (bool): recompute each block in the backward pass.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        attention: str,
+        drop_path_rates: Sequence[float],
+        layer_scale_init_value: float,
+        out_channels: int | None,
+        norm_cfg: dict,
+        with_cp: bool,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.RoPE = RoPE2d(channels // num_heads)
+        self.blocks = nn.ModuleList(
+            Block(channels, num_heads, attention, rate, layer_scale_init_value)
+            for rate in drop_path_rates
+        )
+        if out_channels is not None:
+            self.downsample = Downsample(channels, out_channels, norm_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); the caller downsamples."""
+        table = self.RoPE(*x.shape[-2:], x.device)
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, table, use_reentrant=False)
+            else:
+                x = block(x, table)
+        return x
+
+
+@register_model
+class RAVLT(BaseModule):
+    """RAVLT backbone.
+
+    ::
+
+        image  B x 3 x H x W
+          |    patch_embed, stride 4
+          +-- layers.0: blocks -> extra_norms.0 -> B x C1 x H/4  x W/4
+          |    downsample
+          +-- layers.1: blocks -> extra_norms.1 -> B x C2 x H/8  x W/8
+          |    downsample
+          +-- layers.2: blocks -> extra_norms.2 -> B x C3 x H/16 x W/16
+          |    downsample
+          +-- layers.3: blocks -> extra_norms.3 -> B x C4 x H/32 x W/32
+
+    Any size of at least 1×1 works; a side that does not divide rounds up at
+    each stride. Stages after the last of ``out_indices`` are not built.
+
+    Args:
+        arch (str | dict): 't', 's', 'b', 'l', or a dict with
+            ``embed_dims``, ``depths`` and ``num_heads`` (four values each) and,
+            if wanted, ``drop_path_rate`` (default 0) and
+            ``layer_scale_init_values`` (default 1, a value or four).
+        attention (Sequence[str]): each stage's kind of attention, 'rala' or
+            'softmax'. Defaults to the layout of the released weights.
+        out_indices (Sequence[int]): stages whose maps are returned.
+        in_channels (int): channels of the image.
+        drop_path_rate (float | None): stochastic depth of the last block; the
+            others grow linearly from 0. None takes the variant's own.
+        layer_scale_init_values (float | Sequence[float] | None): initial layer
+            scale, one value or one per stage. None takes the variant's own.
+        frozen_stages (int): -1 freezes nothing, 0 the patch embedding, n > 0
+            also the first n stages with their downsampling and output norms:
+            no gradient, batch statistics fixed, no stochastic depth.
+        norm_cfg (dict): normalisation in patch embedding and downsampling,
+            ``dict(type='BN')`` or ``dict(type='SyncBN')``.
+        norm_eval (bool): keep all batch statistics fixed in training.
+        with_cp (bool): recompute blocks in the backward pass to save memory.
+        init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
+            checkpoint=…)`` loads weights, with ``prefix='backbone.'`` those of
+            a whole detector's backbone.
+
+    Raises:
+        ValueError: if an argument has a value that no model can be built of.
+    """
+
+    # Table 1 of the paper; the last two columns are from the released code.
+    # fmt: off
+    arch_zoo = {
+        't': dict(embed_dims=(64, 128, 256, 512), depths=(2, 2, 6, 2),
+                  num_heads=(1, 2, 4, 8), drop_path_rate=0.10,
+                  layer_scale_init_values=(1, 1, 1, 1)),
+        's': dict(embed_dims=(64, 128, 320, 512), depths=(3, 5, 9, 3),
+                  num_heads=(1, 2, 5, 8), drop_path_rate=0.15,
+                  layer_scale_init_values=(1, 1, 1, 1)),
+        'b': dict(embed_dims=(96, 192, 384, 512), depths=(4, 6, 12, 6),
+                  num_heads=(1, 2, 6, 8), drop_path_rate=0.40,
+                  layer_scale_init_values=(1, 1, 1e-6, 1e-6)),
+        'l': dict(embed_dims=(96, 192, 448, 640), depths=(4, 7, 19, 8),
+                  num_heads=(1, 2, 7, 10), drop_path_rate=0.55,
+                  layer_scale_init_values=(1e-6, 1e-6, 1e-6, 1e-6)),
+    }
+    # fmt: on
+
+    def __init__(
+        self,
+        arch: str | dict = 't',
+        attention: Sequence[str] = ('rala', 'rala', 'softmax', 'softmax'),
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        in_channels: int = 3,
+        drop_path_rate: float | None = None,
+        layer_scale_init_values: float | Sequence[float] | None = None,
+        frozen_stages: int = -1,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006, C408 (read only)
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        settings = _read_arch(arch, self.arch_zoo)
+        dims, depths = settings['embed_dims'], settings['depths']
+        if drop_path_rate is None:
+            drop_path_rate = settings['drop_path_rate']
+        if layer_scale_init_values is None:
+            layer_scale_init_values = settings['layer_scale_init_values']
+        layer_scales = _per_stage('layer_scale_init_values', layer_scale_init_values)
+        _check_attention(attention)
+        _check_out_indices(out_indices)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(
+                f'drop_path_rate is {drop_path_rate}; it is a probability, give a '
+                'value from 0 to below 1.'
+            )
+
+        self.arch = arch
+        self.out_indices = tuple(out_indices)
+        num_stages = self.out_indices[-1] + 1
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(
+                f'frozen_stages is {frozen_stages!r}; give -1 (none), 0 (the patch '
+                f'embedding) or a number of stages up to {num_stages}.'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        # The rates run over all blocks of the variant, built or not.
+        last = max(sum(depths) - 1, 1)
+        rates = [drop_path_rate * i / last for i in range(sum(depths))]
+        self.patch_embed = PatchEmbed(in_channels, dims[0], norm_cfg)
+        self.layers = nn.ModuleList(
+            Stage(
+                dims[i],
+                settings['num_heads'][i],
+                attention[i],
+                rates[sum(depths[:i]) : sum(depths[: i + 1])],
+                layer_scales[i],
+                dims[i + 1] if i + 1 < num_stages else None,
+                norm_cfg,
+                with_cp,
+            )
+            for i in range(num_stages)
+        )
+        self.extra_norms = nn.ModuleDict(
+            {str(i): LayerNorm2d(dims[i]) for i in self.out_indices}
+        )
+        self.apply(_init_convolution)
+        self._freeze_stages()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of the stages in ``out_indices``.
+
+        Args:
+            x (Tensor): images, shape (B, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
+        """
+        outputs = []
+        # In channels_last, heads are views and 1×1 convolutions run fastest.
+        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
+        for i, stage in enumerate(self.layers):
+            x = stage(x)
+            if i in self.out_indices:
+                outputs.append(self.extra_norms[str(i)](x))
+            if i + 1 < len(self.layers):
+                x = stage.downsample(x)
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> 'RAVLT':
+        """Set the mode, keep what is frozen frozen, and return the module."""
+        super().train(mode)
+        if mode:
+            self._freeze_stages()
+            if self.norm_eval:
+                for module in self.modules():
+                    # The base class of BatchNorm2d and SyncBatchNorm alike.
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
+        for i in self.out_indices:
+            if i < self.frozen_stages:
+                frozen.append(self.extra_norms[str(i)])
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+
+def _init_convolution(module: nn.Module) -> None:
+    """The release's initialisation; norms keep PyTorch's 1 and 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def _per_stage(name: str, value: Real | Sequence[Real]) -> tuple[Real, ...]:
+    """One value per stage, from one value or from four."""
+    values = (value,) * 4 if isinstance(value, Real) else tuple(value)
+    if len(values) != 4:
+        raise ValueError(
+            f'{name} is {value!r}; RAVLT has 4 stages, give one value or 4.'
+        )
+    return values
+
+
+def _read_arch(arch: str | dict, zoo: dict[str, dict]) -> dict:
+    """Settings of a named or a given architecture, checked and complete."""
+    if not isinstance(arch, Mapping):
+        if arch not in zoo:
+            raise ValueError(
+                f'arch is {arch!r}; give one of {", ".join(map(repr, zoo))} or a dict '
+                'with embed_dims, depths and num_heads.'
+            )
+        return zoo[arch]
+    needed = ('embed_dims', 'depths', 'num_heads')
+    optional = {'drop_path_rate': 0.0, 'layer_scale_init_values': 1.0}
+    missing = [key for key in needed if key not in arch]
+    unknown = [key for key in arch if key not in (*needed, *optional)]
+    if missing or unknown:
+        raise ValueError(
+            f'arch lacks {missing} and has unknown keys {unknown}; give embed_dims, '
+            'depths, num_heads and, if wanted, drop_path_rate and '
+            'layer_scale_init_values.'
+        )
+    settings = {**optional, **arch}
+    for key in needed:
+        values = settings[key]
+        if len(values) != 4 or any(not isinstance(v, int) or v < 1 for v in values):
+            raise ValueError(
+                f"arch['{key}'] is {values!r}; give 4 whole numbers, one per stage."
+            )
+    for channels, heads in zip(
+        settings['embed_dims'], settings['num_heads'], strict=True
+    ):
+        if channels % (4 * heads):
+            raise ValueError(
+                f"arch['embed_dims'] has {channels} channels for {heads} heads; RoPE "
+                'needs a multiple of 4 channels in each head.'
+            )
+    return settings
+
+
+def _check_attention(attention: Sequence[str]) -> None:
+    known = sorted(ATTENTIONS.module_dict)
+    is_list = isinstance(attention, Sequence) and not isinstance(attention, str)
+    if not is_list or len(attention) != 4 or any(a not in known for a in attention):
+        raise ValueError(
+            f'attention is {attention!r}; give 4 names, one per stage, out of '
+            f'{", ".join(map(repr, known))}.'
+        )
+
+
+def _check_out_indices(out_indices: Sequence[int]) -> None:
+    indices = tuple(out_indices)
+    if not indices or list(indices) != sorted(set(indices) & set(range(4))):
+        raise ValueError(
+            f'out_indices is {out_indices!r}; give rising stage numbers out of 0, 1, '
+            '2, 3.'
+        )

@@ -1,0 +1,71 @@
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmravlt.ops import rala, rope2d_rotate
+from mmravlt.ops.rope2d import Table
+from mmravlt.registry import ATTENTIONS
+
+
+class _Attention(nn.Module):
+    """What every kind of attention in RAVLT has in common.
+
+    One 1×1 convolution makes queries, keys, values and the gate; the kind
+    mixes the tokens; the values' local enhancement is added (LePE, a depthwise
+    5×5 convolution); the gate multiplies the result. The gate is the paper's
+    output augmentation, equation 6. All kinds own the same parameters, so
+    weights move freely between them.
+
+    A new kind is a subclass with its own :meth:`mix`, registered in
+    :data:`mmravlt.registry.ATTENTIONS` under the name that configs use.
+
+    Args:
+        channels (int): C of the maps, shape (B, C, H, W).
+        num_heads (int): heads; each works on C / heads neighbouring channels.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkvo = nn.Conv2d(channels, 4 * channels, 1)
+        self.lepe = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+        """Mix tokens; all tensors have shape (B, heads, N, d)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, table: Table) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W).
+
+        Args:
+            x (Tensor): normalised map, shape (B, C, H, W).
+            table (tuple[Tensor, Tensor]): RoPE of its H * W positions.
+        """
+        height, width = x.shape[-2:]
+        q, k, v, gate = self.qkvo(x).chunk(4, dim=1)
+        mixed = self.mix(self._heads(q), self._heads(k), self._heads(v), table)
+        mixed = mixed.transpose(1, 2).flatten(2)  # B, N, C
+        mixed = mixed.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        return self.proj((mixed + self.lepe(v)) * gate)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Split (B, C, H, W) into (B, heads, N, d), a view in channels_last."""
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
+        return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+
+@ATTENTIONS.register_module('rala')
+class RALAttention(_Attention):
+    """Rank-augmented linear attention, see :func:`mmravlt.ops.rala`."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+        return rala(q, k, v, table)
+
+
+@ATTENTIONS.register_module('softmax')
+class SoftmaxAttention(_Attention):
+    """Softmax attention on rotated queries and keys, without an N×N matrix."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+        q, k = rope2d_rotate(q, table), rope2d_rotate(k, table)
+        return F.scaled_dot_product_attention(q, k, v)

@@ -1,0 +1,55 @@
+from mmcv.cnn import build_norm_layer
+from torch import Tensor, nn
+
+
+def _conv_norm(
+    in_channels: int, out_channels: int, stride: int, norm_cfg: dict
+) -> tuple[nn.Module, nn.Module]:
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
+    return conv, build_norm_layer(norm_cfg, out_channels)[1]
+
+
+class PatchEmbed(nn.Module):
+    """Stem of four 3×3 convolutions; the first and the last halve the map.
+
+    Args:
+        in_channels (int): channels of the image.
+        channels (int): C of the first stage; the stem works with C / 2.
+        norm_cfg (dict): batch normalisation, as in mmcv.
+    """
+
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        half = channels // 2
+        # One flat Sequential: its indices 0 to 10 are names in the weights.
+        self.proj = nn.Sequential(
+            *_conv_norm(in_channels, half, 2, norm_cfg),
+            nn.GELU(),
+            *_conv_norm(half, half, 1, norm_cfg),
+            nn.GELU(),
+            *_conv_norm(half, half, 1, norm_cfg),
+            nn.GELU(),
+            *_conv_norm(half, channels, 2, norm_cfg),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) to (B, C, ceil(H / 4), ceil(W / 4))."""
+        return self.proj(x)
+
+
+class Downsample(nn.Module):
+    """3×3 convolution of stride 2 and batch normalisation, between two stages.
+
+    Args:
+        in_channels (int): channels of the stage before.
+        out_channels (int): channels of the stage after.
+        norm_cfg (dict): batch normalisation, as in mmcv.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.reduction, self.norm = _conv_norm(in_channels, out_channels, 2, norm_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2))."""
+        return self.norm(self.reduction(x))

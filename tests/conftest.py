@@ -1,0 +1,16 @@
+import pytest
+import torch
+
+import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+
+
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=NEEDS_GPU)])
+def device(request):
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)

@@ -1,0 +1,70 @@
+"""Configs of other projects inherit from ours, whatever folder they lie in."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mmravlt import config_path
+
+OVERRIDES = """
+model = dict(roi_head=dict(bbox_head=dict(num_classes=7)))
+train_cfg = dict(max_epochs=5)
+"""
+BASES = {
+    'by relative path': lambda folder: repr(
+        os.path.relpath(config_path('mmdet/mask_rcnn_ravlt_s_3x.py'), folder)
+    ),
+    'by absolute path': lambda folder: repr(
+        config_path('mmdet/mask_rcnn_ravlt_s_3x.py')
+    ),
+    'by package name': lambda folder: (
+        "__import__('mmravlt').config_path('mmdet/mask_rcnn_ravlt_s_3x.py')"
+    ),
+}
+
+
+@pytest.mark.parametrize('base', BASES)
+def test_a_config_in_another_folder_inherits(base, tmp_path):
+    (tmp_path / 'theirs.py').write_text(f'_base_ = {BASES[base](tmp_path)}{OVERRIDES}')
+    script = """
+        from mmengine.config import Config
+        from mmengine.registry import MODELS, init_default_scope
+        cfg = Config.fromfile('theirs.py')
+        init_default_scope(cfg.default_scope)
+        cfg.model.backbone.norm_cfg.type = 'BN'
+        model = MODELS.build(cfg.model)
+        assert type(model).__name__ == 'MaskRCNN', type(model)
+        assert type(model.backbone).__name__ == 'RAVLT', type(model.backbone)
+        assert len(model.backbone.layers[2].blocks) == 9
+        assert model.roi_head.bbox_head.num_classes == 7
+        assert model.roi_head.mask_head.num_classes == 80
+        assert cfg.train_cfg.max_epochs == 5
+        assert cfg.param_scheduler[1].milestones == [27, 33]
+        print('inherited')
+    """
+    # A process of its own: nothing of mmravlt was imported before the config.
+    done = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'inherited'
+
+
+def test_installed_package_carries_configs_and_tools():
+    import mmravlt
+
+    mim = Path(mmravlt.__file__).parent / '.mim'
+    assert (mim / 'configs/mmdet/mask_rcnn_ravlt_t_1x.py').is_file()
+    assert (mim / 'tools/train.py').is_file()
+
+
+def test_an_unknown_config_is_named_with_those_that_exist():
+    with pytest.raises(FileNotFoundError, match='mask_rcnn_ravlt_x.*_t_1x.py'):
+        config_path('mmdet/mask_rcnn_ravlt_x.py')

@@ -1,0 +1,214 @@
+"""`--data DIR` points a detection config at a COCO-style folder."""
+
+import json
+import shutil
+
+import pytest
+from mmengine.config import Config
+
+from demo.shapes import write_shapes
+from mmravlt import config_path
+from mmravlt.custom_data import DataError, use_custom_data
+
+
+def mask_rcnn():
+    return Config.fromfile(config_path('mmdet/mask_rcnn_ravlt_t_1x.py'))
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('shapes')
+    write_shapes(folder, num_train=3, num_val=2, size=64)
+    return folder
+
+
+@pytest.fixture
+def data(shapes, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(shapes, tmp_path / 'data')
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def class_names(folder):
+    content = json.loads((folder / 'annotations/instances_train.json').read_text())
+    return tuple(category['name'] for category in content['categories'])
+
+
+def test_classes_heads_data_and_evaluators_follow_the_folder(shapes):
+    cfg = mask_rcnn()
+    use_custom_data(cfg, str(shapes))
+    names = class_names(shapes)
+    assert len(names) >= 3
+    assert cfg.model.roi_head.bbox_head.num_classes == len(names)
+    assert cfg.model.roi_head.mask_head.num_classes == len(names)
+    assert 'num_classes' not in cfg.model.rpn_head
+    for split, loader in (
+        ('train', cfg.train_dataloader),
+        ('val', cfg.val_dataloader),
+        ('val', cfg.test_dataloader),
+    ):
+        assert loader.dataset.metainfo.classes == names
+        assert loader.dataset.data_root == str(shapes)
+        assert loader.dataset.ann_file == f'annotations/instances_{split}.json'
+        assert loader.dataset.data_prefix.img == split
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.ann_file == f'{shapes}/annotations/instances_val.json'
+        assert evaluator.metric == ['bbox', 'segm']
+    assert cfg.val_dataloader.dataset.test_mode
+
+    from mmdet.registry import DATASETS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(dataset) == 3
+    assert len(dataset[0]['data_samples'].gt_instances.labels) > 0
+
+
+@pytest.mark.parametrize(
+    'suffix,image_folder',
+    [
+        ('2017', '{split}2017'),
+        ('', 'images/{split}'),
+        ('', 'images'),
+        ('', '.'),
+        ('_v1.2', '{split}'),
+    ],
+)
+def test_image_folders_are_found_where_people_put_them(data, suffix, image_folder):
+    for split in ('train', 'val'):
+        annotations = data / 'annotations'
+        file = annotations / f'instances_{split}.json'
+        file.rename(annotations / f'instances_{split}{suffix}.json')
+        target = data / image_folder.format(split=split)
+        target.mkdir(parents=True, exist_ok=True)
+        if target != data / split:
+            for image in (data / split).iterdir():
+                image.rename(target / f'{split}_{image.name}')
+            (data / split).rmdir()
+
+            def rename(content, split=split):
+                for image in content['images']:
+                    image['file_name'] = f'{split}_{image["file_name"]}'
+
+            edit(annotations / f'instances_{split}{suffix}.json', rename)
+    cfg = mask_rcnn()
+    use_custom_data(cfg, str(data))
+    prefix = cfg.train_dataloader.dataset.data_prefix.img
+    assert (data / prefix).resolve() == (
+        data / image_folder.format(split='train')
+    ).resolve()
+
+
+def test_a_dataset_inside_a_wrapper_is_replaced(shapes):
+    cfg = mask_rcnn()
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=3, dataset=cfg.train_dataloader.dataset
+    )
+    use_custom_data(cfg, str(shapes))
+    assert cfg.train_dataloader.dataset.type == 'RepeatDataset'
+    assert cfg.train_dataloader.dataset.dataset.data_root == str(shapes)
+
+
+def test_a_config_without_masks_needs_no_segmentation(data):
+    def drop_segmentation(content):
+        for annotation in content['annotations']:
+            del annotation['segmentation']
+
+    for split in ('train', 'val'):
+        edit(data / f'annotations/instances_{split}.json', drop_segmentation)
+    cfg = Config.fromfile(config_path('mmdet/mask_rcnn_ravlt_t_1x.py'))
+    with pytest.raises(DataError, match="id 1 has no 'segmentation'.*without masks"):
+        use_custom_data(cfg, str(data))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        for step in loader.dataset.pipeline:
+            step.pop('with_mask', None)
+    use_custom_data(cfg, str(data))
+    assert cfg.model.roi_head.bbox_head.num_classes == len(class_names(data))
+
+
+def remove(name):
+    return lambda data: (data / name).unlink()
+
+
+def write(name, text):
+    return lambda data: (data / name).write_text(text)
+
+
+def change_train(change):
+    return lambda data: edit(data / 'annotations/instances_train.json', change)
+
+
+TRAIN = 'annotations/instances_train.json'
+DAMAGES = {
+    'no train file': (
+        remove(TRAIN),
+        r'data must hold exactly one annotations/instances_train\*.json; found there: '
+        'nothing',
+    ),
+    'two val files': (
+        write('annotations/instances_val2.json', '{}'),
+        'found there: instances_val.json, instances_val2.json',
+    ),
+    'not JSON': (write(TRAIN, 'Oops'), 'instances_train.json is not JSON'),
+    'a list': (
+        write(TRAIN, '[]'),
+        "not a COCO annotation file: it has no list 'images'",
+    ),
+    'no categories': (
+        change_train(lambda c: c.pop('categories')),
+        "it has no list 'categories'",
+    ),
+    'no classes': (
+        change_train(lambda c: c.update(categories=[])),
+        "empty list 'categories'",
+    ),
+    'no area': (
+        change_train(lambda c: c['annotations'][2].pop('area')),
+        r"annotations\[2\] lacks 'area'",
+    ),
+    'nothing annotated': (
+        change_train(lambda c: c.update(annotations=[])),
+        'has no annotations, so nothing can be learnt',
+    ),
+    'unknown category': (
+        change_train(lambda c: c['annotations'][0].update(category_id=99)),
+        "id 1 has category_id 99, which is not in 'categories'",
+    ),
+    'unknown image': (
+        change_train(lambda c: c['annotations'][0].update(image_id=99)),
+        "id 1 has image_id 99, which is not in 'images'",
+    ),
+    'other classes in val': (
+        change_train(lambda c: c['categories'].reverse()),
+        'must list the same categories in the same order',
+    ),
+    'image missing': (
+        lambda data: next((data / 'train').iterdir()).unlink(),
+        r'lists 3 images; 1 of them, such as .* are not in .*train',
+    ),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_damaged_folder_gets_one_sentence_that_names_the_place(damage, data):
+    apply, message = DAMAGES[damage]
+    apply(data)
+    with pytest.raises(DataError, match=message) as caught:
+        use_custom_data(mask_rcnn(), str(data))
+    assert '\n' not in str(caught.value)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match='nowhere: there is no such folder'):
+        use_custom_data(mask_rcnn(), str(tmp_path / 'nowhere'))
+
+
+def test_a_config_of_another_task_is_refused(shapes):
+    with pytest.raises(DataError, match="needs a detection config.*'mmseg'"):
+        use_custom_data(Config(dict(default_scope='mmseg')), str(shapes))

@@ -1,0 +1,124 @@
+"""Every command and every example of the README works as it is printed there."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from demo.shapes import write_shapes
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
+COMMANDS = [
+    line.split('#')[0].strip()
+    for language, block in BLOCKS
+    if language == 'bash'
+    for line in block.splitlines()
+    if line.strip()
+]
+TOOL_COMMANDS = [c for c in COMMANDS if 'tools/' in c]
+COCO_CLASSES = ('person', 'car', 'dog', 'cat')
+# What makes a full training small; everything else is as in the README.
+SMALL = [
+    '--cfg-options',
+    'model.backbone.init_cfg=None',
+    'model.train_cfg.rcnn.sampler.num=16',
+    'train_dataloader.dataset.pipeline.2.scale=(64,64)',
+    'val_dataloader.dataset.pipeline.1.scale=(64,64)',
+    'test_dataloader.dataset.pipeline.1.scale=(64,64)',
+    'train_cfg.val_interval=12',
+    'default_hooks.checkpoint.interval=12',
+    'default_hooks.checkpoint.save_optimizer=True',
+]
+
+
+def test_each_command_is_run_by_a_test_or_by_ci():
+    ci = (ROOT / '.ci/run').read_text()
+    assert len(TOOL_COMMANDS) == 7
+    for command in COMMANDS:
+        if command.startswith('make'):
+            assert f'\n{command}\n' in ci, command
+        elif command.startswith('pip install'):
+            assert '^pip install' in ci
+        elif command not in TOOL_COMMANDS:
+            assert command == 'python -m mmravlt doctor'  # tests/test_doctor.py
+
+
+@pytest.mark.slow
+def test_training_and_test_commands_run_as_printed(tmp_path):
+    for name in ('configs', 'tools'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    write_shapes(tmp_path / 'data/mine', num_train=2, num_val=1, size=64)
+    write_coco(tmp_path / 'data/coco')
+    environment = {
+        **os.environ,
+        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        'PORT': '29519',
+        'OMP_NUM_THREADS': '1',
+    }
+    for command in TOOL_COMMANDS:
+        words = shlex.split(command)
+        if 'dist_' in words[0]:
+            assert words[-1] == '8'
+            words = ['bash', *words[:-1], '2']  # processes instead of GPUs
+        small = [s for s in SMALL if 'train' in command or 'train' not in s]
+        done = subprocess.run(
+            [*words, *small],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, command + done.stdout[-2000:] + done.stderr[-2000:]
+        if 'train' in command and '--resume' not in command:
+            checkpoint = tmp_path / 'work_dirs/mask_rcnn_ravlt_t_1x/epoch_12.pth'
+            assert checkpoint.is_file()
+        if '--show-dir' in command:
+            assert list((tmp_path / 'drawn').rglob('*.jpg')) or list(
+                (tmp_path / 'drawn').rglob('*.png')
+            )
+            assert (tmp_path / 'predictions.pkl').is_file()
+
+
+def write_coco(folder):
+    """Generated shapes under the file and class names of COCO 2017."""
+    write_shapes(folder, num_train=2, num_val=1, size=64)
+    for split in ('train', 'val'):
+        (folder / split).rename(folder / f'{split}2017')
+        source = folder / f'annotations/instances_{split}.json'
+        content = json.loads(source.read_text())
+        for category, name in zip(content['categories'], COCO_CLASSES, strict=True):
+            category['name'] = name
+        target = folder / f'annotations/instances_{split}2017.json'
+        target.write_text(json.dumps(content))
+        source.unlink()
+
+
+PYTHON_EXAMPLES = [block for language, block in BLOCKS if language == 'python']
+
+
+@pytest.mark.parametrize('example', PYTHON_EXAMPLES)
+def test_config_examples_build_a_model(example, tmp_path):
+    from mmengine.registry import init_default_scope
+
+    if '_base_' not in example:
+        example = "_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'\n" + example
+    (tmp_path / 'your_config.py').write_text(example)
+    cfg = Config.fromfile(tmp_path / 'your_config.py')
+    init_default_scope('mmdet')
+    from mmdet.registry import MODELS
+
+    model = MODELS.build(cfg.model)
+    assert len(model.backbone.layers[2].blocks) == 9  # RAVLT-S
+
+
+def test_examples_were_found():
+    assert len(PYTHON_EXAMPLES) == 2
+    assert len(COMMANDS) >= 12

@@ -1,0 +1,227 @@
+"""The command lines, run as users run them."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmravlt
+
+from .tiny import NUM_CLASSES, write_project
+
+TOOLS = Path(mmravlt.__file__).parents[1] / 'tools'
+SCORES = dict(
+    mmdet=('coco/bbox_mAP', 'coco/segm_mAP'),
+    mmseg=('mIoU',),
+    mmpretrain=('accuracy/top1',),
+)
+
+
+def run(folder, tool, *arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, str(TOOLS / tool), 'config.py', *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def scalars(work_dir):
+    """All records of all runs in a work dir, in order of time."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for f in files for line in f.read_text().splitlines()]
+
+
+@pytest.fixture(scope='module', params=['mmdet', 'mmseg', 'mmpretrain'])
+def trained(request, tmp_path_factory):
+    """A finished training of each library: (library, folder, what was printed)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_project(folder, request.param)
+    data = ['--data', 'data'] if request.param == 'mmdet' else []
+    done = run(folder, 'train.py', '--work-dir', 'work', *data)
+    return request.param, folder, done.stdout + done.stderr
+
+
+@pytest.fixture
+def detection(tmp_path):
+    write_project(tmp_path, 'mmdet')
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_training_evaluates_each_epoch_and_saves(trained):
+    library, folder, output = trained
+    epochs = 3 if library == 'mmdet' else 2
+    records = scalars(folder / 'work')
+    losses = [r['loss'] for r in records if 'loss' in r]
+    assert len(losses) == epochs * 2
+    assert all(0 < loss < 100 for loss in losses)
+    for score in SCORES[library]:
+        assert sum(score in r for r in records) == epochs
+    assert (folder / f'work/epoch_{epochs}.pth').is_file()
+    said = 'No GPU was found: SyncBN is replaced by BN'
+    expected = 0 if library == 'mmpretrain' or torch.cuda.is_available() else 1
+    assert output.count(said) == expected
+
+
+@pytest.mark.slow
+def test_test_repeats_the_score_draws_and_dumps(trained):
+    library, folder, _ = trained
+    epochs = 3 if library == 'mmdet' else 2
+    data = ['--data', 'data'] if library == 'mmdet' else []
+    done = run(
+        folder,
+        'test.py',
+        f'work/epoch_{epochs}.pth',
+        *('--work-dir', 'tested', '--show-dir', 'drawn', '--out', 'predictions.pkl'),
+        *data,
+    )
+    assert 'do not match exactly' not in done.stdout + done.stderr
+    (metrics,) = (folder / 'tested').glob('*/*.json')
+    tested = json.loads(metrics.read_text())
+    last = [r for r in scalars(folder / 'work') if SCORES[library][0] in r][-1]
+    for score in SCORES[library]:
+        assert tested[score] == pytest.approx(last[score], abs=1e-3)
+    images = 2 if library == 'mmdet' else 4
+    drawn = [p for p in (folder / 'drawn').rglob('*') if p.suffix in ('.png', '.jpg')]
+    assert len(drawn) == images
+    assert len(pickle.loads((folder / 'predictions.pkl').read_bytes())) == images
+
+
+@pytest.mark.slow
+def test_training_killed_in_the_middle_resumes_to_the_same_number_of_epochs(detection):
+    command = [sys.executable, str(TOOLS / 'train.py'), 'config.py', '--data', 'data']
+    process = subprocess.Popen(
+        [*command, '--work-dir', 'work'],
+        cwd=detection,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (detection / 'work/last_checkpoint').is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    saved = Path((detection / 'work/last_checkpoint').read_text().strip()).name
+    assert saved in ('epoch_1.pth', 'epoch_2.pth')
+    killed_after = int(saved[len('epoch_')])
+
+    done = run(
+        detection, 'train.py', '--data', 'data', '--work-dir', 'work', '--resume'
+    )
+    assert f'resumed epoch: {killed_after}' in done.stdout
+    (newest,) = sorted((detection / 'work').glob('*/vis_data/scalars.json'))[-1:]
+    records = [json.loads(line) for line in newest.read_text().splitlines()]
+    assert [r['epoch'] for r in records if 'loss' in r] == [
+        epoch for epoch in range(killed_after + 1, 4) for _ in range(2)
+    ]
+    state = torch.load(detection / 'work/epoch_3.pth', weights_only=False)
+    assert state['meta']['epoch'] == 3
+    assert state['meta']['iter'] == 6
+    steps = {s['step'].item() for s in state['optimizer']['state'].values()}
+    assert steps == {6}
+
+
+@pytest.mark.slow
+def test_resume_takes_a_path_and_more_epochs(trained):
+    library, folder, _ = trained
+    if library != 'mmdet':
+        return  # the same code; one library shows it
+    options = ['--cfg-options', 'train_cfg.max_epochs=4', 'param_scheduler.1.end=4']
+    run(
+        folder,
+        'train.py',
+        *('--data', 'data', '--work-dir', 'longer', '--resume', 'work/epoch_3.pth'),
+        *options,
+    )
+    epochs = [r['epoch'] for r in scalars(folder / 'longer') if 'loss' in r]
+    assert epochs == [4, 4]
+
+
+@pytest.mark.slow
+def test_amp_and_auto_scale_lr_are_applied(detection):
+    done = run(
+        detection,
+        'train.py',
+        *('--data', 'data', '--work-dir', 'work', '--amp', '--auto-scale-lr'),
+        *('--cfg-options', 'train_cfg.max_epochs=1'),
+    )
+    assert 'Scaling the original LR by 0.125' in done.stdout
+    if not torch.cuda.is_available():
+        assert 'fp16 by float32' in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == 'nt', reason='shell scripts need a POSIX system')
+def test_two_processes_train_and_test_through_the_shell_scripts(detection):
+    environment = {
+        **os.environ,
+        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        'PORT': '29517',
+        'OMP_NUM_THREADS': '1',
+    }
+
+    def launch(script, *arguments):
+        done = subprocess.run(
+            ['bash', str(TOOLS / script), 'config.py', *arguments, '--data', 'data'],
+            cwd=detection,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    said = launch('dist_train.sh', '2', '--work-dir', 'work')
+    records = [r for r in scalars(detection / 'work') if 'loss' in r]
+    assert len(records) == 3  # 4 images, 2 processes with batches of 2
+    if not torch.cuda.is_available():
+        assert said.count('NCCL by gloo') == 1
+    launch('dist_test.sh', 'work/epoch_3.pth', '2', '--work-dir', 'tested')
+    (metrics,) = (detection / 'tested').glob('*/*.json')
+    assert 'coco/segm_mAP' in json.loads(metrics.read_text())
+
+
+@pytest.mark.slow
+def test_checkpoint_of_own_data_knows_its_classes(trained):
+    library, folder, _ = trained
+    if library != 'mmdet':
+        return  # own data of the other libraries is not a folder of this layout
+    state = torch.load(folder / 'work/epoch_3.pth', weights_only=False)
+    assert len(state['meta']['dataset_meta']['classes']) == NUM_CLASSES
+    weight = state['state_dict']['roi_head.bbox_head.fc_cls.weight']
+    assert weight.shape[0] == NUM_CLASSES + 1
+
+
+@pytest.mark.parametrize(
+    'tool,arguments,message',
+    [
+        ('train.py', ['--data', 'nowhere'], 'error: --data nowhere: there is no such'),
+        ('test.py', ['x.pth', '--data', '.'], 'must hold exactly one annotations/inst'),
+        ('test.py', ['x.pth', '--out', 'x.json'], 'x.json: the file name must end in'),
+    ],
+)
+def test_wrong_input_ends_with_one_sentence_and_no_traceback(
+    tool, arguments, message, detection
+):
+    done = run(detection, tool, *arguments, check=False)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_a_missing_config_is_named(tmp_path):
+    done = run(tmp_path, 'train.py', check=False)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == 'error: there is no config file config.py'
