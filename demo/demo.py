@@ -55,15 +55,14 @@ def newest(folder: Path, pattern: str) -> Path:
 def draw_curves(scalars: Path, picture: Path) -> None:
     """Plot what training wrote to ``scalars.json``."""
     rows = [json.loads(line) for line in scalars.read_text().splitlines()]
-    train = [row for row in rows if 'loss' in row]
-    val = [row for row in rows if 'coco/bbox_mAP' in row]
-    # A validation's own step counts epochs; it follows the last training step.
-    val_steps, step = [], 0
+    train, val, val_steps = [], [], []
     for row in rows:
         if 'loss' in row:
-            step = row['step']
+            train.append(row)
         elif 'coco/bbox_mAP' in row:
-            val_steps.append(step)
+            # Its own step counts epochs; it follows the last training step.
+            val.append(row)
+            val_steps.append(train[-1]['step'])
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=110)
     steps = [row['step'] for row in train]
@@ -179,7 +178,6 @@ def draw_predictions(data: Path, predictions: Path, picture: Path) -> None:
     found = {Path(row['img_path']).name: row for row in mmengine.load(predictions)}
     visualizer = DetLocalVisualizer()
 
-    # The first images that show all classes, so that the picture does too.
     columns, rows = 2, 3
     images = annotations['images'][: columns * rows]
     figure, grid = plt.subplots(
@@ -215,16 +213,18 @@ def main() -> None:
     data = args.work_dir / 'data'
     if not is_complete(data):
         print(f'Drawing shapes into {data}', flush=True)
-        write_shapes(data)
+        try:
+            write_shapes(data)
+        except OSError as error:
+            raise SystemExit(f'error: the shapes cannot be written: {error}') from None
 
     training, testing = args.work_dir / 'training', args.work_dir / 'testing'
     seed = f'randomness.seed={args.seed}'
-    common = [CONFIG, '--data', data]
-    run_tool('train.py', *common, '--work-dir', training, '--cfg-options', seed)
+    options = ['--data', data, '--cfg-options', seed, '--work-dir']
+    run_tool('train.py', CONFIG, *options, training)
     checkpoint = (training / 'last_checkpoint').read_text().strip()
     predictions = testing / 'predictions.pkl'
-    common.insert(1, checkpoint)
-    run_tool('test.py', *common, '--work-dir', testing, '--out', predictions)
+    run_tool('test.py', CONFIG, checkpoint, *options, testing, '--out', predictions)
 
     curves_picture = args.work_dir / 'curves.png'
     predictions_picture = args.work_dir / 'predictions.png'

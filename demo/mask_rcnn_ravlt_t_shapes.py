@@ -13,7 +13,7 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=width),
         bbox_head=dict(in_channels=width),
         mask_roi_extractor=dict(out_channels=width),
-        mask_head=dict(in_channels=width, conv_out_channels=width),
+        mask_head=dict(num_convs=2, in_channels=width, conv_out_channels=width),
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=200, max_per_img=100),
@@ -71,9 +71,9 @@ param_scheduler = [
 ]
 
 default_hooks = dict(
-    logger=dict(interval=8),
+    logger=dict(interval=10),
     # Only the last weights, and nothing to resume from.
     checkpoint=dict(interval=epochs, save_optimizer=False),
 )
-log_processor = dict(window_size=8)
+log_processor = dict(window_size=10)
 randomness = dict(seed=0)

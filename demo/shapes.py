@@ -1,6 +1,6 @@
 """Draw a small COCO-style set of coloured shapes, with instance masks.
 
-    python demo/shapes.py work_dirs/shapes --train 256 --val 40
+    python demo/shapes.py work_dirs/shapes --train 200 --val 40
 
 writes ``annotations/instances_{train,val}.json`` and the folders ``train`` and
 ``val`` of PNG images. Equal arguments give equal files.
@@ -14,13 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-CLASSES = ('circle', 'square', 'triangle', 'star')
+CLASSES = ('circle', 'rectangle', 'triangle', 'star')
 SUBPIXELS = 8  # each pixel is drawn as 8×8, so that edges are smooth
 
 
 def write_shapes(
     folder: str | Path,
-    num_train: int = 256,
+    num_train: int = 200,
     num_val: int = 40,
     size: int = 128,
     seed: int = 0,
@@ -64,7 +64,7 @@ def write_shapes(
 
 def is_complete(
     folder: str | Path,
-    num_train: int = 256,
+    num_train: int = 200,
     num_val: int = 40,
     size: int = 128,
     seed: int = 0,
@@ -116,8 +116,7 @@ def _write_split(folder: Path, count: int, size: int, stream: tuple) -> dict:
         for x, y, radius in _places(rng, size):
             label = int(rng.integers(len(CLASSES)))
             corners = _outline(rng, CLASSES[label], radius) + (x, y)
-            # What is drawn is what the file says, to the last digit.
-            corners = corners.round(2)
+            corners = corners.round(2)  # drawn and written are the same
             _paint(rng, image, corners)
             annotations.append(
                 dict(
@@ -152,7 +151,7 @@ def _places(rng: np.random.Generator, size: int) -> list[tuple]:
     wanted = int(rng.integers(2, 5))
     places = []
     for _ in range(40):  # a crowded image gets fewer shapes than wanted
-        radius = size * rng.uniform(0.11, 0.21)
+        radius = size * rng.uniform(0.13, 0.23)
         x, y = rng.uniform(radius + gap, size - radius - gap, 2)
         if all(math.hypot(x - u, y - v) > radius + r + gap for u, v, r in places):
             places.append((x, y, radius))
@@ -163,14 +162,15 @@ def _places(rng: np.random.Generator, size: int) -> list[tuple]:
 
 def _outline(rng: np.random.Generator, name: str, radius: float) -> np.ndarray:
     """Corners of a shape around the origin, turned at random, shape (N, 2)."""
-    corners, inner = {
-        'circle': (48, 1.0),
-        'square': (4, 1.0),
-        'triangle': (3, 1.0),
-        'star': (10, 0.45),
-    }[name]
-    angles = np.arange(corners) * 2 * np.pi / corners + rng.uniform(0, 2 * np.pi)
-    radii = np.where(np.arange(corners) % 2, inner, 1.0) * radius
+    if name == 'rectangle':  # twice as long as wide
+        slope = math.atan(0.5)
+        angles = np.array([slope, np.pi - slope, np.pi + slope, -slope])
+        radii = radius
+    else:
+        corners, inner = dict(circle=(48, 1), triangle=(3, 1), star=(10, 0.45))[name]
+        angles = np.arange(corners) * 2 * np.pi / corners
+        radii = np.where(np.arange(corners) % 2, inner, 1) * radius
+    angles = angles + rng.uniform(0, 2 * np.pi)
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
@@ -205,7 +205,7 @@ def _geometry(corners: np.ndarray) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw a COCO-style set of shapes')
     parser.add_argument('folder', metavar='DIR', help='where the set goes')
-    parser.add_argument('--train', type=int, default=256, help='training images')
+    parser.add_argument('--train', type=int, default=200, help='training images')
     parser.add_argument('--val', type=int, default=40, help='validation images')
     parser.add_argument('--size', type=int, default=128, help='side in pixels')
     parser.add_argument('--seed', type=int, default=0)

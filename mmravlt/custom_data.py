@@ -53,8 +53,9 @@ def use_custom_data(cfg: Config, folder: str) -> None:
     root = Path(folder).resolve()
     if not root.is_dir():
         raise DataError(f'--data {folder}: there is no such folder.')
-    pipelines = [cfg[f'{split}_dataloader'].dataset for split in ('train', 'val')]
-    needs_masks = _any(pipelines, 'with_mask', True)
+    needs_masks = any(
+        step.get('with_mask') for step in _dicts(cfg.train_dataloader.dataset)
+    )
     train = read_coco_split(root, 'train', needs_masks)
     val = read_coco_split(root, 'val', needs_masks)
     if train.classes != val.classes:
@@ -70,6 +71,8 @@ def use_custom_data(cfg: Config, folder: str) -> None:
         ('val_dataloader', val),
         ('test_dataloader', val),
     ):
+        if not cfg.get(key):
+            continue
         dataset = _innermost_dataset(cfg[key].dataset)
         dataset.update(
             type='CocoDataset',
@@ -78,10 +81,15 @@ def use_custom_data(cfg: Config, folder: str) -> None:
             ann_file=str(split.ann_file.relative_to(root)),
             data_prefix=dict(img=str(split.image_dir.relative_to(root))),
         )
+    metrics = ['bbox', 'segm'] if needs_masks else ['bbox']
     for key in ('val_evaluator', 'test_evaluator'):
-        if cfg[key].get('type') != 'CocoMetric':
-            cfg[key] = dict(type='CocoMetric', metric=['bbox'])
-        cfg[key].ann_file = str(val.ann_file)
+        evaluator = cfg.get(key) or []
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+            if metric.get('type') == 'CocoMetric':  # keep its options
+                break
+        else:
+            metric = dict(type='CocoMetric', metric=metrics)
+        cfg[key] = {**metric, 'ann_file': str(val.ann_file)}
     for node in _dicts(cfg.model):
         if 'num_classes' in node:
             node['num_classes'] = len(train.classes)
@@ -217,10 +225,6 @@ def _dicts(node) -> Iterator[dict]:
     if isinstance(node, (list, tuple)):
         for child in node:
             yield from _dicts(child)
-
-
-def _any(node, key: str, value) -> bool:
-    return any(child.get(key) == value for child in _dicts(node))
 
 
 def _palette(count: int) -> list[tuple[int, int, int]]:

@@ -71,6 +71,49 @@ def test_classes_heads_data_and_evaluators_follow_the_folder(shapes):
 
 
 @pytest.mark.parametrize(
+    'name,heads,metrics',
+    [
+        ('retinanet/retinanet_r50_fpn_1x_coco.py', 1, 'bbox'),
+        ('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 4, ['bbox', 'segm']),
+        ('yolox/yolox_s_8xb8-300e_coco.py', 1, 'bbox'),  # wraps its dataset
+        ('pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py', 1, ['bbox']),  # another type
+        ('lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py', 2, ['bbox', 'segm']),
+    ],
+)
+def test_any_detection_config_of_mmdet_follows(name, heads, metrics, shapes, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = 'mmdet::{name}'")
+    cfg = Config.fromfile(config)
+    if 'voc' in name:
+        with pytest.raises(
+            DataError, match='replace the 2 datasets of a ConcatDataset'
+        ):
+            use_custom_data(cfg, str(shapes))
+        cfg.train_dataloader.dataset = cfg.val_dataloader.dataset
+    use_custom_data(cfg, str(shapes))
+    classes = class_names(shapes)
+    counts = []
+
+    def collect(node):
+        if isinstance(node, dict):
+            counts.extend(v for k, v in node.items() if k == 'num_classes')
+            node = list(node.values())
+        if isinstance(node, list | tuple):
+            for child in node:
+                collect(child)
+
+    collect(cfg.model)
+    assert counts == [len(classes)] * heads
+    for split in ('train', 'val', 'test'):
+        text = str(cfg[f'{split}_dataloader'])
+        assert text.count("'CocoDataset'") == 1
+        assert str(shapes) in text
+    assert cfg.val_evaluator.type == 'CocoMetric'
+    assert cfg.val_evaluator.metric == metrics
+    assert cfg.val_evaluator.ann_file == f'{shapes}/annotations/instances_val.json'
+
+
+@pytest.mark.parametrize(
     'suffix,image_folder',
     [
         ('2017', '{split}2017'),

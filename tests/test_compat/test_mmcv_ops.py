@@ -176,12 +176,12 @@ def soft_nms_one_by_one(boxes, scores, iou_threshold, sigma, min_score, method):
             width = max(np.float32(0), min(a[2], b[2]) - max(a[0], b[0]))
             height = max(np.float32(0), min(a[3], b[3]) - max(a[1], b[1]))
             areas = [(r[2] - r[0]) * (r[3] - r[1]) for r in (a, b)]
-            overlap = width * height / (sum(areas) - width * height)
+            overlap = width * height / (areas[0] + areas[1] - width * height)
             if method == 2:
                 b[4] *= np.exp(-(overlap * overlap) / np.float32(sigma))
-            elif overlap >= iou_threshold:
-                b[4] *= 1 - overlap if method == 1 else 0
-            if b[4] < min_score:
+            elif overlap >= np.float32(iou_threshold):
+                b[4] *= np.float32(1) - overlap if method == 1 else np.float32(0)
+            if b[4] < np.float32(min_score):
                 last = rows.pop()
                 if last is not b:
                     rows[k] = last

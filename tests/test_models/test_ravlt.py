@@ -352,6 +352,26 @@ def test_pretrained_weights_load_with_a_prefix(tmp_path):
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_released_classifier_file_initialises_all_but_the_output_norms(tmp_path):
+    released = filled(RAVLT('t')).state_dict()
+    weights = {k: v for k, v in released.items() if not k.startswith('extra_norms')}
+    for i in range(4):
+        weights[f'layers.{i}.RoPE.angle'] = rope2d_angles(64)
+    classifier = {
+        'proj.weight': torch.ones(1024, 512, 1, 1),
+        'norm.bias': torch.ones(9),
+    }
+    path = str(tmp_path / 'RAVLT_T.pth')
+    torch.save({'model': {**weights, **classifier}, 'epoch': 299}, path)
+    model = RAVLT('t', init_cfg=dict(type='Pretrained', checkpoint=path))
+    model.init_weights()
+    for name, value in model.named_parameters():
+        if name.startswith('extra_norms'):
+            assert torch.equal(value, torch.full_like(value, name.endswith('weight')))
+        else:
+            assert torch.equal(value, released[name]), name
+
+
 def test_a_new_kind_of_attention_can_be_registered():
     softmax = ATTENTIONS.get('softmax')
 

@@ -1,0 +1,34 @@
+"""Installing mmravlt leaves the OpenMMLab packages of the user alone."""
+
+from importlib.metadata import requires
+
+import pytest
+from packaging.requirements import Requirement
+
+REQUIREMENTS = [Requirement(line) for line in requires('mmravlt')]
+
+
+def names(extra):
+    return {
+        r.name
+        for r in REQUIREMENTS
+        if (r.marker.evaluate({'extra': extra}) if r.marker else not extra)
+    }
+
+
+def test_nothing_of_openmmlab_is_required_without_an_extra():
+    assert names('') == {'torch', 'torchvision', 'numpy', 'packaging'}
+
+
+def test_any_torch_from_2_1_on_is_allowed():
+    (torch,) = [r for r in REQUIREMENTS if r.name == 'torch']
+    for version in ('2.1.0', '2.4.1', '2.11.0', '3.0'):
+        assert torch.specifier.contains(version)
+
+
+@pytest.mark.parametrize(
+    'extra,mmcv',
+    [('openmmlab', set()), ('lite', {'mmcv-lite'}), ('onedl', {'onedl-mmcv'})],
+)
+def test_each_stack_brings_at_most_its_own_mmcv(extra, mmcv):
+    assert {name for name in names(extra) if 'mmcv' in name} == mmcv
