@@ -40,4 +40,4 @@ $(ONEDL)/installed: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(ONEDL) work_dirs
+	rm -rf $(VENV) $(ONEDL)

@@ -2,7 +2,8 @@
 # random weights on a CPU in minutes. `demo.py` passes the data with --data.
 _base_ = '../configs/mmdet/mask_rcnn_ravlt_t_1x.py'
 
-# Half the usual width, because necks and heads would take most of the time.
+# Half the usual width, and half the mask head's convolutions: at this image size
+# neck and heads would take most of the time.
 width = 128
 # An image has at most four shapes, so few proposals are enough.
 model = dict(
@@ -25,7 +26,8 @@ model = dict(
     ),
 )
 
-# Images are used as they are; resizing to 1333×800 would only cost time.
+# The base config's pipelines, except that images keep their own size and are
+# flipped in every direction, which makes up for how few they are.
 scale = (128, 128)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -54,7 +56,7 @@ train_dataloader = dict(batch_size=4, **workers, dataset=dict(pipeline=train_pip
 val_dataloader = dict(**workers, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-epochs = 4
+epochs = 4  # of 50 steps
 train_cfg = dict(max_epochs=epochs)
 # Random weights allow larger steps than the published ones do.
 optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=5.0))
@@ -72,7 +74,7 @@ param_scheduler = [
 
 default_hooks = dict(
     logger=dict(interval=10),
-    # Only the last weights, and nothing to resume from.
+    # Only the last weights are kept, without the optimiser's state.
     checkpoint=dict(interval=epochs, save_optimizer=False),
 )
 log_processor = dict(window_size=10)

@@ -29,7 +29,7 @@ from mmravlt.models.layers import (
     RoPE2d,
 )
 from mmravlt.ops.rope2d import Table
-from mmravlt.registry import ATTENTIONS, register_model
+from mmravlt.registry import ATTENTIONS, MODELS, register_model
 
 FFN_RATIO = 3.5
 
@@ -211,6 +211,7 @@ class RAVLT(BaseModule):
         layer_scales = _per_stage('layer_scale_init_values', layer_scale_init_values)
         _check_attention(attention)
         _check_out_indices(out_indices)
+        _check_norm_cfg(norm_cfg)
         if not 0 <= drop_path_rate < 1:
             raise ValueError(
                 f'drop_path_rate is {drop_path_rate}; it is a probability, give a '
@@ -356,6 +357,14 @@ def _check_attention(attention: Sequence[str]) -> None:
         raise ValueError(
             f'attention is {attention!r}; give 4 names, one per stage, out of '
             f'{", ".join(map(repr, known))}.'
+        )
+
+
+def _check_norm_cfg(norm_cfg: dict) -> None:
+    kind = norm_cfg.get('type') if isinstance(norm_cfg, Mapping) else None
+    if kind is None or (isinstance(kind, str) and MODELS.get(kind) is None):
+        raise ValueError(
+            f"norm_cfg is {norm_cfg!r}; give dict(type='BN') or dict(type='SyncBN')."
         )
 
 
