@@ -41,9 +41,15 @@ def config_path(name: str) -> str:
     return str(path)
 
 
-# `python -m mmravlt doctor` must be able to speak about a broken installation,
-# and mmravlt.ops needs nothing but torch, so neither requires MMEngine.
-if find_spec('mmengine') and sys.argv[:1] != ['-m']:
+def _is_doctor() -> bool:
+    """Whether Python was started with ``-m mmravlt``."""
+    arguments = iter(sys.orig_argv)
+    return '-m' in arguments and next(arguments, None) == 'mmravlt'
+
+
+# The doctor must be able to speak about a broken installation, and mmravlt.ops
+# needs nothing but torch, so neither requires MMEngine.
+if find_spec('mmengine') and not _is_doctor():
     from . import compat
 
     compat.install()

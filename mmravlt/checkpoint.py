@@ -133,8 +133,8 @@ def looks_complete(file: BinaryIO) -> bool:
 def _load(file: BinaryIO, name: str, map_location: Any) -> Any:
     size = file.seek(0, os.SEEK_END)
     damaged = DamagedCheckpointError(
-        f'{name} ({size} bytes) is not a complete checkpoint, most likely an '
-        f'incomplete download: delete it and fetch it again.'
+        f'{name} ({size} bytes) is not a file that torch.save wrote, or only the '
+        f'beginning of one: if it was downloaded, fetch it again.'
     )
     if not looks_complete(file):
         raise damaged

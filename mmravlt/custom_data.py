@@ -5,9 +5,24 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 from mmengine.config import Config
+
+# What each table of a COCO annotation file must hold, and of which type.
+COCO_LAYOUT = {
+    'images': dict(id=int | str, file_name=str, height=Real, width=Real),
+    'annotations': dict(
+        id=int | str,
+        image_id=int | str,
+        category_id=int | str,
+        bbox=list,
+        area=Real,
+        iscrowd=int,
+    ),
+    'categories': dict(id=int | str, name=str),
+}
 
 
 class DataError(ValueError):
@@ -53,6 +68,15 @@ def use_custom_data(cfg: Config, folder: str) -> None:
     root = Path(folder).resolve()
     if not root.is_dir():
         raise DataError(f'--data {folder}: there is no such folder.')
+    for key in ('train_dataloader', 'val_dataloader'):
+        if not cfg.get(key):
+            raise DataError(f'--data needs a config with a {key}; this one has none.')
+    for node in _dicts(cfg.model):
+        if 'num_things_classes' in node:
+            raise DataError(
+                f'--data does not know panoptic heads such as {node.get("type")}, '
+                'which count things and stuff; set their class counts in a config.'
+            )
     needs_masks = any(
         step.get('with_mask') for step in _dicts(cfg.train_dataloader.dataset)
     )
@@ -72,7 +96,7 @@ def use_custom_data(cfg: Config, folder: str) -> None:
         ('test_dataloader', val),
     ):
         if not cfg.get(key):
-            continue
+            continue  # a config need not test
         dataset = _innermost_dataset(cfg[key].dataset)
         dataset.update(
             type='CocoDataset',
@@ -82,7 +106,10 @@ def use_custom_data(cfg: Config, folder: str) -> None:
             data_prefix=dict(img=str(split.image_dir.relative_to(root))),
         )
     metrics = ['bbox', 'segm'] if needs_masks else ['bbox']
-    for key in ('val_evaluator', 'test_evaluator'):
+    for split in ('val', 'test'):
+        if not cfg.get(f'{split}_dataloader'):
+            continue
+        key = f'{split}_evaluator'
         evaluator = cfg.get(key) or []
         for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
             if metric.get('type') == 'CocoMetric':  # keep its options
@@ -119,8 +146,10 @@ def read_coco_split(root: Path, split: str, needs_masks: bool) -> CocoSplit:
     (ann_file,) = found
     content = _read_coco(ann_file)
     _check_objects(ann_file, content, needs_masks)
-    if split == 'train' and not content['annotations']:
-        raise DataError(f'{ann_file} has no annotations, so nothing can be learnt.')
+    if split == 'train' and all(row['iscrowd'] for row in content['annotations']):
+        raise DataError(
+            f'{ann_file} has no annotations but crowds, so nothing can be learnt.'
+        )
 
     suffix = ann_file.stem.removeprefix('instances_')  # e.g. train2017
     tried = [root / name for name in (suffix, f'images/{suffix}', split)]
@@ -145,26 +174,27 @@ def _read_coco(ann_file: Path) -> dict:
     """Parse an annotation file and check that it is COCO's layout."""
     try:
         content = json.loads(ann_file.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise DataError(f'{ann_file} is not JSON: {error}.') from None
-    needed = {
-        'images': ('id', 'file_name', 'height', 'width'),
-        'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'),
-        'categories': ('id', 'name'),
-    }
-    for table, keys in needed.items():
+    except (OSError, ValueError) as error:
+        raise DataError(f'{ann_file} cannot be read as JSON: {error}.') from None
+    for table, kinds in COCO_LAYOUT.items():
         rows = content.get(table) if isinstance(content, dict) else None
         if not isinstance(rows, list):
             raise DataError(
                 f'{ann_file} is not a COCO annotation file: it has no list {table!r}.'
             )
         for i, row in enumerate(rows):
-            lacking = [key for key in keys if key not in row]
-            if lacking:
-                raise DataError(
-                    f'{ann_file} is not a COCO annotation file: {table}[{i}] lacks '
-                    f'{", ".join(map(repr, lacking))}.'
-                )
+            for key, kind in kinds.items():
+                value = row.get(key) if isinstance(row, dict) else None
+                if not isinstance(value, kind):
+                    raise DataError(
+                        f'{ann_file} is not a COCO annotation file: {table}[{i}] has '
+                        f'{key!r}: {value!r}, where a value of type '
+                        f'{getattr(kind, "__name__", kind)} belongs.'
+                    )
+        ids = [row['id'] for row in rows]
+        if len(ids) != len(set(ids)):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise DataError(f'{ann_file} has the id {twice!r} twice in {table!r}.')
     for table in ('images', 'categories'):
         if not content[table]:
             raise DataError(f'{ann_file} has an empty list {table!r}.')
@@ -172,23 +202,39 @@ def _read_coco(ann_file: Path) -> dict:
 
 
 def _check_objects(ann_file: Path, content: dict, needs_masks: bool) -> None:
-    """Every object must belong to a known image and category."""
-    for table, key in (('images', 'image_id'), ('categories', 'category_id')):
-        known = {row['id'] for row in content[table]}
-        for row in content['annotations']:
-            if row[key] not in known:
-                raise DataError(
-                    f'{ann_file}: the annotation with id {row["id"]} has {key} '
-                    f'{row[key]!r}, which is not in {table!r}.'
-                )
-    if needs_masks:
-        for row in content['annotations']:
-            if not row.get('segmentation'):
-                raise DataError(
-                    f'{ann_file}: the annotation with id {row["id"]} has no '
-                    "'segmentation', which this config's mask head learns from; use a "
-                    'config without masks.'
-                )
+    """Every object must have a box, and a known image and category."""
+    images = {row['id'] for row in content['images']}
+    categories = {row['id'] for row in content['categories']}
+    for row in content['annotations']:
+        place = f'{ann_file}: the annotation with id {row["id"]} has'
+        if row['image_id'] not in images:
+            raise DataError(
+                f"{place} image_id {row['image_id']!r}, which is not in 'images'."
+            )
+        if row['category_id'] not in categories:
+            raise DataError(
+                f'{place} category_id {row["category_id"]!r}, which is not in '
+                "'categories'."
+            )
+        box = row['bbox']
+        if len(box) != 4 or not all(isinstance(x, Real) for x in box):
+            raise DataError(f'{place} bbox {box!r}; give [x, y, width, height].')
+        if needs_masks and not _is_segmentation(row.get('segmentation')):
+            raise DataError(
+                f"{place} no 'segmentation' (polygons or a run-length code), which "
+                "this config's mask head learns from; use a config without masks."
+            )
+
+
+def _is_segmentation(value) -> bool:
+    """Whether it is what COCO keeps: polygons of 3 or more points, or an RLE."""
+    if isinstance(value, dict):
+        return {'counts', 'size'} <= value.keys()
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(part, list) and len(part) >= 6 for part in value)
+    )
 
 
 def _missing_files(folder: Path, names: list[str]) -> list[str]:

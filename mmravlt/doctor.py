@@ -29,7 +29,10 @@ TASKS = {
     'mmseg': 'semantic segmentation',
     'mmpretrain': 'classification',
 }
-FRESH = "in a fresh environment: pip install 'mmravlt[lite]'"
+FRESH = (
+    'in a fresh environment and a checkout of mmravlt: pip install -c '
+    "constraints.txt -e '.[lite]'"
+)
 
 
 class Report:
@@ -104,10 +107,12 @@ def _torchvision_ops() -> str:
     import torch
     import torchvision
 
-    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5]])
-    kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5)
-    assert kept.tolist() == [0], f'nms kept {kept.tolist()} instead of [0]'
-    return f'{torchvision.__version__}, its operators run'
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5]], device=device)
+    scores = torch.tensor([0.9, 0.8], device=device)
+    kept = torchvision.ops.nms(boxes, scores, 0.5).tolist()
+    assert kept == [0], f'nms kept {kept} instead of [0]'
+    return f'{torchvision.__version__}, its operators run on {device}'
 
 
 def _examine_foundation(report: Report) -> bool:
@@ -141,7 +146,6 @@ def _examine_foundation(report: Report) -> bool:
             f'mmcv ops: {status.reason}; stand-ins for {", ".join(status.stand_ins)}, '
             'any other op raises an error when it is called'
         )
-    compat.install()
     return report.attempt('checkpoints', _checkpoint_round_trip, FRESH)
 
 
@@ -153,6 +157,7 @@ def _checkpoint_round_trip() -> str:
     from mmengine.logging import HistoryBuffer
     from mmengine.runner.checkpoint import CheckpointLoader
 
+    compat.install()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'checkpoint.pth')
         torch.save({'state_dict': {}, 'history': HistoryBuffer([1.0], [1])}, path)
@@ -162,7 +167,7 @@ def _checkpoint_round_trip() -> str:
 
 
 def _examine_libraries(report: Report) -> None:
-    from . import config_path, models  # noqa: F401  (registers RAVLT)
+    from . import config_path
 
     works = []
     for name, task in TASKS.items():
@@ -187,6 +192,7 @@ def _build_in(library: str) -> str:
     import torch
 
     version = _import(library)
+    importlib.import_module('mmravlt.models')  # registers RAVLT
     models = importlib.import_module(f'{library}.registry').MODELS
     importlib.import_module(f'{library}.models')
     backbone = models.build(dict(type='RAVLT', arch='t')).eval()

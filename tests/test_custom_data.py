@@ -198,7 +198,7 @@ DAMAGES = {
         write('annotations/instances_val2.json', '{}'),
         'found there: instances_val.json, instances_val2.json',
     ),
-    'not JSON': (write(TRAIN, 'Oops'), 'instances_train.json is not JSON'),
+    'not JSON': (write(TRAIN, 'Oops'), 'train.json cannot be read as JSON'),
     'a list': (
         write(TRAIN, '[]'),
         "not a COCO annotation file: it has no list 'images'",
@@ -213,11 +213,35 @@ DAMAGES = {
     ),
     'no area': (
         change_train(lambda c: c['annotations'][2].pop('area')),
-        r"annotations\[2\] lacks 'area'",
+        r"annotations\[2\] has 'area': None, where a value of type Real belongs",
     ),
     'nothing annotated': (
         change_train(lambda c: c.update(annotations=[])),
-        'has no annotations, so nothing can be learnt',
+        'has no annotations but crowds, so nothing can be learnt',
+    ),
+    'a row that is no object': (
+        change_train(lambda c: c['annotations'].insert(0, None)),
+        r"annotations\[0\] has 'id': None",
+    ),
+    'a file name that is no name': (
+        change_train(lambda c: c['images'][0].update(file_name=7)),
+        r"images\[0\] has 'file_name': 7, where a value of type str belongs",
+    ),
+    'a box that is no box': (
+        change_train(lambda c: c['annotations'][0].update(bbox=[1, 2])),
+        r'id 1 has bbox \[1, 2\]; give',
+    ),
+    'a mask that is no mask': (
+        change_train(lambda c: c['annotations'][0].update(segmentation=[[]])),
+        "id 1 has no 'segmentation'",
+    ),
+    'an id twice': (
+        change_train(lambda c: c['annotations'][1].update(id=1)),
+        "has the id 1 twice in 'annotations'",
+    ),
+    'a folder for a file': (
+        lambda data: ((data / TRAIN).unlink(), (data / TRAIN).mkdir()),
+        'instances_train.json cannot be read as JSON',
     ),
     'unknown category': (
         change_train(lambda c: c['annotations'][0].update(category_id=99)),
@@ -250,6 +274,29 @@ def test_a_damaged_folder_gets_one_sentence_that_names_the_place(damage, data):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DataError, match='nowhere: there is no such folder'):
         use_custom_data(mask_rcnn(), str(tmp_path / 'nowhere'))
+
+
+def test_a_config_with_panoptic_heads_is_refused(shapes, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(
+        "_base_ = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'"
+    )
+    with pytest.raises(DataError, match='does not know panoptic heads'):
+        use_custom_data(Config.fromfile(config), str(shapes))
+
+
+def test_a_config_without_validation_is_refused(shapes):
+    cfg = mask_rcnn()
+    cfg.val_dataloader = None
+    with pytest.raises(DataError, match='needs a config with a val_dataloader'):
+        use_custom_data(cfg, str(shapes))
+
+
+def test_a_config_without_test_set_stays_without(shapes):
+    cfg = mask_rcnn()
+    cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
+    use_custom_data(cfg, str(shapes))
+    assert cfg.test_dataloader is None and cfg.test_evaluator is None
 
 
 def test_a_config_of_another_task_is_refused(shapes):

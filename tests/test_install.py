@@ -1,6 +1,10 @@
 """Installing mmravlt leaves the OpenMMLab packages of the user alone."""
 
+import subprocess
+import sys
+import tarfile
 from importlib.metadata import requires
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -32,3 +36,18 @@ def test_any_torch_from_2_1_on_is_allowed():
 )
 def test_each_stack_brings_at_most_its_own_mmcv(extra, mmcv):
     assert {name for name in names(extra) if 'mmcv' in name} == mmcv
+
+
+def test_source_distribution_holds_what_a_wheel_is_built_from(tmp_path):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, 'setup.py', '-q', 'egg_info', '-e', str(tmp_path)]
+    command += ['sdist', '-d', str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    (archive,) = tmp_path.glob('*.tar.gz')
+    with tarfile.open(archive) as tar:
+        members = {name.partition('/')[2] for name in tar.getnames()}
+    shipped = [*root.glob('configs/**/*.py'), *root.glob('tools/*')]
+    assert len(shipped) > 10
+    for path in shipped:
+        if path.is_file():
+            assert str(path.relative_to(root)) in members

@@ -43,10 +43,12 @@ def check_version(name: str) -> None:
             raise
         raise ImportError(
             f'mmravlt needs {name}>={minimum}, which is not installed; '
-            "`pip install 'mmravlt[lite]'` installs all it needs into a fresh "
-            'environment, `python -m mmravlt doctor` says what is there.'
+            "in a checkout of mmravlt, `pip install -c constraints.txt -e '.[lite]'` "
+            'installs all it needs into a fresh environment; `python -m mmravlt '
+            'doctor` says what is there.'
         ) from None
-    if Version(module.__version__) < Version(minimum):
+    # by release numbers alone: vendors build 2.1.0a0+…
+    if Version(module.__version__).release < Version(minimum).release:
         raise ImportError(
             f'mmravlt needs {name}>={minimum}, but {module.__version__} is '
             f"installed; `pip install -U '{name}>={minimum}'`."

@@ -25,15 +25,11 @@ def adapt_to_device(cfg: Config) -> None:
     changes = []
     if _replace_sync_bn(cfg.model):
         changes.append('SyncBN is replaced by BN')
-    optim_wrapper = cfg.get('optim_wrapper')
-    if optim_wrapper and optim_wrapper.get('type') == 'AmpOptimWrapper':
-        optim_wrapper.type = 'OptimWrapper'
-        for key in ('loss_scale', 'dtype', 'use_fp16_storage', 'cache_enabled'):
-            optim_wrapper.pop(key, None)
-        changes.append('fp16 by float32')
-    if cfg.get('launcher', 'none') != 'none':
+    if _replace_fp16(cfg):
+        changes.append('fp16 is replaced by float32')
+    if cfg.get('launcher') == 'pytorch':
         _talk_through_gloo(cfg)
-        changes.append('NCCL by gloo')
+        changes.append('NCCL is replaced by gloo')
     if changes and int(os.environ.get('RANK', 0)) == 0:
         print_log(
             f'No GPU was found: {", ".join(changes)}; everything else is as in the '
@@ -56,16 +52,30 @@ def _replace_sync_bn(node) -> bool:
     return replaced
 
 
+def _replace_fp16(cfg: Config) -> bool:
+    """Turn mixed precision off in training, validation and testing."""
+    replaced = False
+    optim_wrapper = cfg.get('optim_wrapper')
+    if optim_wrapper and optim_wrapper.get('type') == 'AmpOptimWrapper':
+        optim_wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fp16_storage', 'cache_enabled'):
+            optim_wrapper.pop(key, None)
+        replaced = True
+    for loop in ('val_cfg', 'test_cfg'):
+        if cfg.get(loop) and cfg[loop].pop('fp16', False):
+            replaced = True
+    return replaced
+
+
 def _talk_through_gloo(cfg: Config) -> None:
     """Start the process group: MMEngine's own start asks for a GPU."""
     import torch.distributed as dist
 
     if not dist.is_initialized():
         dist.init_process_group('gloo')
-    cfg.env_cfg.dist_cfg.backend = 'gloo'
-    cfg.model_wrapper_cfg = dict(
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
-        device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
+    cfg.model_wrapper_cfg = {**wrapper, 'device_ids': None}

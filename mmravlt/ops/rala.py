@@ -6,6 +6,8 @@ https://arxiv.org/abs/2411.07635. Where the paper and the released code differ
 because the published weights were trained with it.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,8 +26,8 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
         y_i &= \frac{R\kappa(q_i) \sum_j a_j \, R\kappa(k_j)^\top v_j}
                     {\kappa(q_i) \cdot \sum_j a_j \kappa(k_j) + 10^{-6}}
 
-    The paper writes :math:`\alpha_j = N a_j` and divides the sums by N. The
-    two cancel, and leaving both out keeps large maps within half precision.
+    The paper writes :math:`\alpha_j = N a_j` and divides the sums by N; the
+    two cancel and are left out.
 
     Args:
         q (Tensor): queries before :math:`\kappa`, shape (B, heads, N, d).
@@ -35,15 +37,24 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
             for these N tokens.
 
     Returns:
-        Tensor: shape (B, heads, N, d) in the type of ``v``. All sums run in
-        float32, under autocast too.
+        Tensor: shape (B, heads, N, d) in the type of ``v``. Everything is
+        computed at least in float32, under autocast too.
     """
     out_dtype = v.dtype
-    with torch.autocast(q.device.type, enabled=False):
-        q, k, v = F.elu(q.float()) + 1, F.elu(k.float()) + 1, v.float()
+    wide = torch.promote_types(out_dtype, torch.float32)
+    with _no_autocast(q.device.type):
+        q, k, v = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1, v.to(wide)
         global_query = q.mean(dim=-2, keepdim=True)
         logits = global_query @ k.mT * q.shape[-1] ** -0.5
         weights = logits.softmax(dim=-1)  # a: B, heads, 1, N
         denominator = q @ (weights @ k).mT + 1e-6
         buffer = (rope2d_rotate(k, table) * weights.mT).mT @ v  # B, heads, d, d
         return (rope2d_rotate(q, table) @ buffer / denominator).to(out_dtype)
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    """Keep autocast away; some devices, such as meta, know none."""
+    try:
+        return torch.autocast(device_type, enabled=False)
+    except RuntimeError:
+        return nullcontext()

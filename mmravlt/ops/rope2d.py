@@ -8,12 +8,13 @@ Origin: RoFormer, https://arxiv.org/abs/2104.09864 (the rotation), and RAVLT,
 https://arxiv.org/abs/2411.07635 (its use on queries and keys).
 """
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 Table = tuple[Tensor, Tensor]
+
+_tables: dict[tuple, Table] = {}
+_MOST_TABLES = 8  # four stages at two sizes; tens of megabytes for large images
 
 
 def rope2d_angles(head_dim: int, device: torch.device | str = 'cpu') -> Tensor:
@@ -31,12 +32,8 @@ def rope2d_angles(head_dim: int, device: torch.device | str = 'cpu') -> Tensor:
     return (1.0 / 10000**exponent).repeat_interleave(2)
 
 
-@lru_cache(maxsize=8)
 def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -> Table:
     """Cosines and sines for every position of a map, kept for the next call.
-
-    The tables used last are kept: those of four stages at two sizes, tens of
-    megabytes for large images.
 
     Args:
         height (int): rows H of the map.
@@ -51,6 +48,19 @@ def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -
         are float32 whatever the model's precision: in half precision the
         angles are wrong by 0.1 rad and more within a few hundred columns.
     """
+    key = (height, width, head_dim, device)
+    if torch.compiler.is_compiling() or key not in _tables:
+        table = _make_table(*key)
+        # While a model is traced, tensors are symbols that nobody else can use.
+        if torch.compiler.is_compiling() or type(table[0]) is not Tensor:
+            return table
+        while len(_tables) >= _MOST_TABLES:
+            _tables.pop(next(iter(_tables)))
+        _tables[key] = table
+    return _tables[key]
+
+
+def _make_table(height: int, width: int, head_dim: int, device: torch.device) -> Table:
     # A table made under inference_mode could not be used for training later.
     with torch.inference_mode(False), torch.no_grad():
         angles = rope2d_angles(head_dim, device)[::2]
@@ -78,9 +88,10 @@ def rope2d_rotate(x: Tensor, table: Table) -> Tensor:
         table (tuple[Tensor, Tensor]): from :func:`rope2d_table`.
 
     Returns:
-        Tensor: the shape of ``x``, computed in float32, in the type of ``x``.
+        Tensor: the shape and type of ``x``, computed at least in float32.
     """
     cosine, sine = table
-    x0, x1 = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    x0, x1 = wide.unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack((x0 * cosine - x1 * sine, x1 * cosine + x0 * sine), dim=-1)
     return rotated.flatten(-2).to(x.dtype)

@@ -183,7 +183,7 @@ def test_without_a_gpu_the_same_config_runs_in_float32_with_bn(leaf, monkeypatch
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     assert 'loss_scale' not in cfg.optim_wrapper
     assert len(said) == 1
-    assert 'SyncBN is replaced by BN, fp16 by float32' in said[0]
+    assert 'SyncBN is replaced by BN, fp16 is replaced by float32' in said[0]
 
 
 def test_with_a_gpu_the_config_stays_as_it_is(monkeypatch):

@@ -246,6 +246,48 @@ def test_norm_eval_fixes_batch_statistics_but_not_weights(norm, norm_eval):
         assert module.weight.grad is not None
 
 
+def test_gradients_have_the_layout_of_their_parameters():
+    """Otherwise DistributedDataParallel warns and copies them in each step."""
+    model = RAVLT(TINY)
+    outputs = model(make_input((2, 3, 64, 64)))
+    sum(out.square().sum() for out in outputs).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.stride() == parameter.stride(), name
+
+
+def test_float64_is_computed_in_float64():
+    model = filled(RAVLT(TINY, ('rala',) * 4).double().eval())
+    image = make_input((1, 3, 40, 56)).double()
+    with torch.no_grad():
+        outputs = model(image)
+        nudged = model(image + 1e-10 * torch.randn_like(image))
+    for output, other in zip(outputs, nudged, strict=True):
+        assert output.dtype == torch.float64
+        assert 0 < relative_error(other, output) < 1e-8
+
+
+def test_shapes_are_found_on_the_meta_device():
+    with torch.device('meta'):
+        outputs = RAVLT('t')(torch.empty(2, 3, 75, 109))
+    assert [tuple(out.shape[2:]) for out in outputs] == [
+        (19, 28),
+        (10, 14),
+        (5, 7),
+        (3, 4),
+    ]
+
+
+def test_tracing_a_model_leaves_no_symbols_behind():
+    model = filled(RAVLT(TINY).eval())
+    image = make_input((1, 3, 72, 88))
+    exported = torch.export.export(model, (image,)).module()
+    with torch.no_grad():
+        outputs = model(image)
+        for output, other in zip(outputs, exported(image), strict=True):
+            assert type(output) is torch.Tensor
+            assert relative_error(other, output) <= 1e-6
+
+
 def test_train_and_eval_return_the_module():
     model = RAVLT(TINY)
     assert model.train() is model
@@ -406,6 +448,17 @@ def test_a_new_kind_of_attention_can_be_registered():
         (dict(norm_cfg=dict(type='NB')), r"norm_cfg is \{'type': 'NB'\}; give dict"),
         (dict(norm_cfg=None), "norm_cfg is None; give dict\\(type='BN'\\)"),
         (dict(norm_cfg=dict()), 'norm_cfg is {}; give dict'),
+        (dict(norm_cfg=dict(type='LN')), "norm_cfg is .*'LN'"),
+        (dict(norm_cfg='BN'), "norm_cfg is 'BN'"),
+        (dict(arch=['t']), "arch is \\['t'\\]; give one of"),
+        (dict(arch={**TINY, 'depths': 3}), 'depths.* is 3; give 4 whole numbers'),
+        (dict(arch={**TINY, 'drop_path_rate': None}), 'drop_path_rate is None'),
+        (dict(out_indices=3), 'out_indices is 3'),
+        (dict(out_indices=(True,)), 'out_indices is'),
+        (dict(in_channels=0), 'in_channels is 0'),
+        (dict(drop_path_rate='a'), "drop_path_rate is 'a'"),
+        (dict(layer_scale_init_values='abcd'), "layer_scale_init_values is 'abcd'"),
+        (dict(frozen_stages=1.0), 'frozen_stages is 1.0'),
         (dict(drop_path_rate=1.0), 'drop_path_rate is 1.0'),
         (dict(layer_scale_init_values=(1, 1)), 'layer_scale_init_values is'),
         (dict(frozen_stages=5), 'frozen_stages is 5'),

@@ -38,6 +38,12 @@ def test_equals_the_quadratic_form_of_the_paper(device, height, width, head_dim)
         assert (grad - expected_grad).abs().max() <= 1e-5 * scale
 
 
+def test_gradients_are_exact_in_float64():
+    q, k, v, table = make_qkv('cpu', 3, 4, 8, batch=1, heads=2)
+    doubles = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    assert torch.autograd.gradcheck(lambda *x: rala(*x, table), doubles)
+
+
 @pytest.mark.parametrize('dtype,error', [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
 def test_half_precision_input_costs_only_its_own_rounding(device, dtype, error):
     q, k, v, table = make_qkv(device, 32, 40, 64)

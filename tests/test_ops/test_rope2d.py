@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmravlt.ops import rope2d_angles, rope2d_rotate, rope2d_table
+from mmravlt.ops import rope2d, rope2d_angles, rope2d_rotate, rope2d_table
 
 
 def table(height, width, head_dim, device='cpu'):
@@ -31,6 +31,13 @@ def test_first_half_turns_with_rows_and_second_half_with_columns(height, width):
             )
             got = y[..., token, 2 * pair : 2 * pair + 2].movedim(-1, 0)
             torch.testing.assert_close(got, expected)
+
+
+def test_few_tables_are_kept():
+    for width in range(1, 40):
+        table(2, width, 8)
+    assert len(rope2d._tables) <= 8
+    assert table(2, 39, 8) is table(2, 39, 8)
 
 
 def test_products_depend_on_the_offset_between_two_positions_only():

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 
 import torch
+from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from mmravlt.models.layers import (
     RoPE2d,
 )
 from mmravlt.ops.rope2d import Table
-from mmravlt.registry import ATTENTIONS, MODELS, register_model
+from mmravlt.registry import ATTENTIONS, register_model
 
 FFN_RATIO = 3.5
 
@@ -212,16 +213,20 @@ class RAVLT(BaseModule):
         _check_attention(attention)
         _check_out_indices(out_indices)
         _check_norm_cfg(norm_cfg)
-        if not 0 <= drop_path_rate < 1:
+        if not _is_int(in_channels) or in_channels < 1:
             raise ValueError(
-                f'drop_path_rate is {drop_path_rate}; it is a probability, give a '
+                f'in_channels is {in_channels!r}; give a whole number from 1.'
+            )
+        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+            raise ValueError(
+                f'drop_path_rate is {drop_path_rate!r}; it is a probability, give a '
                 'value from 0 to below 1.'
             )
 
         self.arch = arch
         self.out_indices = tuple(out_indices)
         num_stages = self.out_indices[-1] + 1
-        if frozen_stages not in range(-1, num_stages + 1):
+        if not _is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
             raise ValueError(
                 f'frozen_stages is {frozen_stages!r}; give -1 (none), 0 (the patch '
                 f'embedding) or a number of stages up to {num_stages}.'
@@ -301,22 +306,33 @@ def _init_convolution(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
+        # The layout that their gradients have; DDP would copy them otherwise.
+        module.to(memory_format=torch.channels_last)
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_four(values) -> bool:
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    return is_list and len(values) == 4
 
 
 def _per_stage(name: str, value: Real | Sequence[Real]) -> tuple[Real, ...]:
     """One value per stage, from one value or from four."""
-    values = (value,) * 4 if isinstance(value, Real) else tuple(value)
-    if len(values) != 4:
+    values = (value,) * 4 if isinstance(value, Real) else value
+    if not _is_four(values) or not all(isinstance(v, Real) for v in values):
         raise ValueError(
-            f'{name} is {value!r}; RAVLT has 4 stages, give one value or 4.'
+            f'{name} is {value!r}; RAVLT has 4 stages, give one number or 4.'
         )
-    return values
+    return tuple(values)
 
 
 def _read_arch(arch: str | dict, zoo: dict[str, dict]) -> dict:
     """Settings of a named or a given architecture, checked and complete."""
     if not isinstance(arch, Mapping):
-        if arch not in zoo:
+        if not isinstance(arch, str) or arch not in zoo:
             raise ValueError(
                 f'arch is {arch!r}; give one of {", ".join(map(repr, zoo))} or a dict '
                 'with embed_dims, depths and num_heads.'
@@ -335,7 +351,7 @@ def _read_arch(arch: str | dict, zoo: dict[str, dict]) -> dict:
     settings = {**optional, **arch}
     for key in needed:
         values = settings[key]
-        if len(values) != 4 or any(not isinstance(v, int) or v < 1 for v in values):
+        if not _is_four(values) or any(not _is_int(v) or v < 1 for v in values):
             raise ValueError(
                 f"arch['{key}'] is {values!r}; give 4 whole numbers, one per stage."
             )
@@ -352,8 +368,7 @@ def _read_arch(arch: str | dict, zoo: dict[str, dict]) -> dict:
 
 def _check_attention(attention: Sequence[str]) -> None:
     known = sorted(ATTENTIONS.module_dict)
-    is_list = isinstance(attention, Sequence) and not isinstance(attention, str)
-    if not is_list or len(attention) != 4 or any(a not in known for a in attention):
+    if not _is_four(attention) or any(kind not in known for kind in attention):
         raise ValueError(
             f'attention is {attention!r}; give 4 names, one per stage, out of '
             f'{", ".join(map(repr, known))}.'
@@ -361,16 +376,20 @@ def _check_attention(attention: Sequence[str]) -> None:
 
 
 def _check_norm_cfg(norm_cfg: dict) -> None:
-    kind = norm_cfg.get('type') if isinstance(norm_cfg, Mapping) else None
-    if kind is None or (isinstance(kind, str) and MODELS.get(kind) is None):
+    try:
+        is_batch_norm = isinstance(build_norm_layer(norm_cfg, 2)[1], _BatchNorm)
+    except (KeyError, TypeError):
+        is_batch_norm = False
+    if not is_batch_norm:
         raise ValueError(
             f"norm_cfg is {norm_cfg!r}; give dict(type='BN') or dict(type='SyncBN')."
         )
 
 
 def _check_out_indices(out_indices: Sequence[int]) -> None:
-    indices = tuple(out_indices)
-    if not indices or list(indices) != sorted(set(indices) & set(range(4))):
+    is_list = isinstance(out_indices, Sequence) and all(map(_is_int, out_indices))
+    rising = sorted(set(out_indices) & set(range(4))) if is_list else []
+    if not rising or list(out_indices) != rising:
         raise ValueError(
             f'out_indices is {out_indices!r}; give rising stage numbers out of 0, 1, '
             '2, 3.'
