@@ -46,10 +46,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def read_config(args: argparse.Namespace, training: bool) -> Config:
     """Read the config that ``args`` names and apply the shared options.
 
     Exits with one sentence if the config or the data folder cannot be used.
+
+    Args:
+        args (Namespace): with ``config`` and the options added above.
+        training (bool): whether ``--data`` must have training data.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
@@ -58,7 +62,7 @@ def read_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     if args.data:
         try:
-            use_custom_data(cfg, args.data)
+            use_custom_data(cfg, args.data, training)
         except DataError as error:
             raise SystemExit(f'error: {error}') from None
     if args.cfg_options:

@@ -45,7 +45,7 @@ class CocoSplit:
     classes: tuple[str, ...]
 
 
-def use_custom_data(cfg: Config, folder: str) -> None:
+def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
     """Make ``cfg`` train and evaluate on the data in ``folder``.
 
     Args:
@@ -54,50 +54,38 @@ def use_custom_data(cfg: Config, folder: str) -> None:
         folder (str): a COCO-style folder with
             ``annotations/instances_{train,val}*.json`` and, beside
             ``annotations``, the folders of images.
+        training (bool): False leaves the training data alone, which the folder
+            then need not have.
 
     Raises:
         DataError: if the config is not a detector's or the folder lacks
             something.
     """
-    scope = cfg.get('default_scope')
-    if scope != 'mmdet':
-        raise DataError(
-            f'--data needs a detection config (default_scope mmdet), but this one has '
-            f'{scope!r}; set its data paths with --cfg-options instead.'
-        )
+    _check_config(cfg, training)
     root = Path(folder).resolve()
     if not root.is_dir():
         raise DataError(f'--data {folder}: there is no such folder.')
-    for key in ('train_dataloader', 'val_dataloader'):
-        if not cfg.get(key):
-            raise DataError(f'--data needs a config with a {key}; this one has none.')
-    for node in _dicts(cfg.model):
-        if 'num_things_classes' in node:
-            raise DataError(
-                f'--data does not know panoptic heads such as {node.get("type")}, '
-                'which count things and stuff; set their class counts in a config.'
-            )
-    needs_masks = any(
-        step.get('with_mask') for step in _dicts(cfg.train_dataloader.dataset)
-    )
-    train = read_coco_split(root, 'train', needs_masks)
-    val = read_coco_split(root, 'val', needs_masks)
-    if train.classes != val.classes:
-        raise DataError(
-            f'{train.ann_file} and {val.ann_file} must list the same categories in the '
-            f'same order, but one has {list(train.classes)} and the other '
-            f'{list(val.classes)}.'
-        )
+    loaders = [f'{split}_dataloader' for split in ('train', 'val', 'test')]
+    steps = _dicts([cfg.get(loader) for loader in loaders])
+    needs_masks = any(step.get('with_mask') for step in steps)
 
-    metainfo = dict(classes=train.classes, palette=_palette(len(train.classes)))
-    for key, split in (
-        ('train_dataloader', train),
-        ('val_dataloader', val),
-        ('test_dataloader', val),
-    ):
-        if not cfg.get(key):
+    val = read_coco_split(root, 'val', needs_masks)
+    splits = dict(val_dataloader=val, test_dataloader=val)
+    if training:
+        train = read_coco_split(root, 'train', needs_masks)
+        if train.classes != val.classes:
+            raise DataError(
+                f'{train.ann_file} and {val.ann_file} must list the same categories '
+                f'in the same order, but one has {list(train.classes)} and the other '
+                f'{list(val.classes)}.'
+            )
+        splits['train_dataloader'] = train
+
+    metainfo = dict(classes=val.classes, palette=_palette(len(val.classes)))
+    for loader, split in splits.items():
+        if not cfg.get(loader):
             continue  # a config need not test
-        dataset = _innermost_dataset(cfg[key].dataset)
+        dataset = _innermost_dataset(cfg[loader].dataset)
         dataset.update(
             type='CocoDataset',
             metainfo=metainfo,
@@ -119,7 +107,29 @@ def use_custom_data(cfg: Config, folder: str) -> None:
         cfg[key] = {**metric, 'ann_file': str(val.ann_file)}
     for node in _dicts(cfg.model):
         if 'num_classes' in node:
-            node['num_classes'] = len(train.classes)
+            node['num_classes'] = len(val.classes)
+
+
+def _check_config(cfg: Config, training: bool) -> None:
+    """Refuse a config that ``--data`` cannot serve."""
+    scope = cfg.get('default_scope')
+    if scope != 'mmdet':
+        raise DataError(
+            f'--data needs a detection config (default_scope mmdet), but this one has '
+            f'{scope!r}; set its data paths with --cfg-options instead.'
+        )
+    needed = (
+        ('train_dataloader', 'val_dataloader') if training else ('test_dataloader',)
+    )
+    for loader in needed:
+        if not cfg.get(loader):
+            raise DataError(f'--data needs a config with a {loader}; it has none.')
+    for node in _dicts(cfg.model):
+        if 'num_things_classes' in node:
+            raise DataError(
+                f'--data does not know panoptic heads such as {node.get("type")}, '
+                'which count things and stuff; set their class counts in a config.'
+            )
 
 
 def read_coco_split(root: Path, split: str, needs_masks: bool) -> CocoSplit:

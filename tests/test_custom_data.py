@@ -288,8 +288,20 @@ def test_a_config_with_panoptic_heads_is_refused(shapes, tmp_path):
 def test_a_config_without_validation_is_refused(shapes):
     cfg = mask_rcnn()
     cfg.val_dataloader = None
-    with pytest.raises(DataError, match='needs a config with a val_dataloader'):
+    with pytest.raises(
+        DataError, match='needs a config with a val_dataloader; it has none'
+    ):
         use_custom_data(cfg, str(shapes))
+
+
+def test_testing_needs_no_training_data(data):
+    (data / TRAIN).unlink()
+    shutil.rmtree(data / 'train')
+    cfg = mask_rcnn()
+    use_custom_data(cfg, str(data), training=False)
+    assert cfg.test_dataloader.dataset.data_root == str(data)
+    assert cfg.test_evaluator.ann_file == f'{data}/annotations/instances_val.json'
+    assert cfg.model.roi_head.bbox_head.num_classes >= 3
 
 
 def test_a_config_without_test_set_stays_without(shapes):

@@ -51,7 +51,7 @@ def draw_predictions(cfg: Config, folder: str) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args)
+    cfg = read_config(args, training=False)
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True
