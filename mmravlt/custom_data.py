@@ -61,12 +61,12 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
         DataError: if the config is not a detector's or the folder lacks
             something.
     """
-    _check_config(cfg, training)
+    used = ('train_dataloader', 'val_dataloader') if training else ('test_dataloader',)
+    _check_config(cfg, used)
     root = Path(folder).resolve()
     if not root.is_dir():
         raise DataError(f'--data {folder}: there is no such folder.')
-    loaders = [f'{split}_dataloader' for split in ('train', 'val', 'test')]
-    steps = _dicts([cfg.get(loader) for loader in loaders])
+    steps = _dicts([cfg[loader] for loader in used])
     needs_masks = any(step.get('with_mask') for step in steps)
 
     val = read_coco_split(root, 'val', needs_masks)
@@ -110,7 +110,7 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
             node['num_classes'] = len(val.classes)
 
 
-def _check_config(cfg: Config, training: bool) -> None:
+def _check_config(cfg: Config, used: tuple[str, ...]) -> None:
     """Refuse a config that ``--data`` cannot serve."""
     scope = cfg.get('default_scope')
     if scope != 'mmdet':
@@ -118,10 +118,7 @@ def _check_config(cfg: Config, training: bool) -> None:
             f'--data needs a detection config (default_scope mmdet), but this one has '
             f'{scope!r}; set its data paths with --cfg-options instead.'
         )
-    needed = (
-        ('train_dataloader', 'val_dataloader') if training else ('test_dataloader',)
-    )
-    for loader in needed:
+    for loader in used:
         if not cfg.get(loader):
             raise DataError(f'--data needs a config with a {loader}; it has none.')
     for node in _dicts(cfg.model):
