@@ -29,3 +29,19 @@ def test_backbone_is_found_from_every_scope_after_custom_imports(name, scope, tm
     )
     assert done.returncode == 0, done.stderr
     assert 'mmravlt.models.backbones.ravlt.RAVLT' in done.stdout
+
+
+def test_backbone_is_registered_in_programs_started_with_python_m(tmp_path):
+    package = tmp_path / 'project'
+    package.mkdir()
+    (package / '__init__.py').write_text('import mmravlt\n')
+    (package / 'train.py').write_text(
+        "from mmengine.registry import MODELS\nprint('RAVLT' in MODELS.module_dict)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, '-m', 'project.train'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1] == 'True', done.stdout + done.stderr
