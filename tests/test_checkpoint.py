@@ -363,7 +363,7 @@ def test_the_beginning_of_a_file_is_called_incomplete(
         DamagedCheckpointError, match=re.escape(f'{path} ({len(cut)} bytes)')
     ) as caught:
         load_file(path)
-    assert 'incomplete download' in str(caught.value)
+    assert 'only the beginning of one' in str(caught.value)
 
 
 @pytest.mark.parametrize('keep', range(1, 400, 7))
