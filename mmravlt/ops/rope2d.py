@@ -13,6 +13,9 @@ from torch import Tensor
 
 Table = tuple[Tensor, Tensor]
 
+# torch 2.1 cannot tell yet whether it compiles.
+_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
 _tables: dict[tuple, Table] = {}
 _MOST_TABLES = 8  # four stages at two sizes; tens of megabytes for large images
 
@@ -49,10 +52,10 @@ def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -
         angles are wrong by 0.1 rad and more within a few hundred columns.
     """
     key = (height, width, head_dim, device)
-    if torch.compiler.is_compiling() or key not in _tables:
+    if _is_compiling() or key not in _tables:
         table = _make_table(*key)
         # While a model is traced, tensors are symbols that nobody else can use.
-        if torch.compiler.is_compiling() or type(table[0]) is not Tensor:
+        if _is_compiling() or type(table[0]) is not Tensor:
             return table
         while len(_tables) >= _MOST_TABLES:
             _tables.pop(next(iter(_tables)))
