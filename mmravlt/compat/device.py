@@ -1,5 +1,6 @@
 """Make a config that was written for GPUs run on what the machine has."""
 
+import atexit
 import logging
 import os
 
@@ -73,6 +74,8 @@ def _talk_through_gloo(cfg: Config) -> None:
 
     if not dist.is_initialized():
         dist.init_process_group('gloo')
+        # Without it, a process that ends first can abort the others.
+        atexit.register(dist.destroy_process_group)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
