@@ -1,4 +1,4 @@
-_base_ = ['_base_/mask_rcnn_3x.py', '_base_/ravlt_l.py']
+_base_ = ['_base_/mask_rcnn_3x.py', '../_base_/ravlt_l.py']
 
 model = dict(backbone=_base_.ravlt, neck=dict(in_channels=_base_.ravlt_channels))
 
