@@ -1,0 +1,3 @@
+_base_ = ['_base_/cascade_mask_rcnn_3x.py', '../_base_/ravlt_l.py']
+
+model = dict(backbone=_base_.ravlt, neck=dict(in_channels=_base_.ravlt_channels))
