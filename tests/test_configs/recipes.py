@@ -1,0 +1,97 @@
+"""What the tests of the configs share: read a leaf, build it, follow its rates."""
+
+import functools
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
+from torch import nn
+
+from mmravlt import config_path
+from mmravlt.compat.device import adapt_to_device
+
+DROP_PATH = dict(t=0.10, s=0.15, b=0.40, l=0.55)
+
+
+def read(leaf):
+    """The config ``leaf``, such as 'mmdet/mask_rcnn_ravlt_t_1x'."""
+    return Config.fromfile(config_path(f'{leaf}.py'))
+
+
+def build(cfg, device='meta'):
+    init_default_scope(cfg.default_scope)
+    with torch.device(device):
+        return MODELS.build(cfg.model)
+
+
+def build_optimizer(cfg):
+    """The optimizer, and its settings of each parameter by name."""
+    adapt_to_device(cfg)
+    model = build(cfg)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    groups = {
+        id(parameter): group
+        for group in wrapper.optimizer.param_groups
+        for parameter in group['params']
+    }
+    return wrapper.optimizer, {
+        name: groups[id(parameter)] for name, parameter in model.named_parameters()
+    }
+
+
+def norm_parameters(cfg):
+    """Names of the parameters of all norm layers, batch and layer norms."""
+    return {
+        f'{name}.{own}'
+        for name, module in build(cfg).named_modules()
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm))
+        for own, _ in module.named_parameters(recurse=False)
+    }
+
+
+def learning_rates(cfg, per_epoch=1):
+    """The learning rate of each iteration.
+
+    Args:
+        cfg (Config): whole config.
+        per_epoch (int): iterations of an epoch, where the loop counts epochs.
+    """
+    loop = cfg.train_cfg
+    total = loop.get('max_iters') or loop.max_epochs * per_epoch
+    return _learning_rates(
+        cfg.optim_wrapper.optimizer.lr, repr(cfg.param_scheduler), total, per_epoch
+    )
+
+
+@functools.cache
+def _learning_rates(lr, schedulers, total, per_epoch):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings))
+        for settings in eval(schedulers)  # the cache needs a key that can be hashed
+    ]
+    rates = []
+    optimizer.step()
+    for iteration in range(total):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or (iteration + 1) % per_epoch == 0:
+                scheduler.step()
+    return rates
+
+
+def train_step(cfg, data):
+    """One forward and backward pass of the built config on a CPU.
+
+    Returns:
+        The model, with gradients, and the losses by name.
+    """
+    cfg.model.backbone.init_cfg = None
+    adapt_to_device(cfg)
+    model = build(cfg, 'cpu').train()
+    model.init_weights()
+    losses = model(**model.data_preprocessor(data, training=True), mode='loss')
+    loss, logged = model.parse_losses(losses)
+    loss.backward()
+    return model, logged

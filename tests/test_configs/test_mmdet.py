@@ -1,0 +1,259 @@
+"""The detectors' configs are the release's recipes; checked on what they build."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmravlt import config_path
+from mmravlt.compat.device import adapt_to_device
+
+from .recipes import (
+    DROP_PATH,
+    build,
+    build_optimizer,
+    learning_rates,
+    norm_parameters,
+    read,
+    train_step,
+)
+
+RETINANET = [f'mmdet/retinanet_ravlt_{arch}_1x' for arch in 'tsbl']
+MASK_1X = [f'mmdet/mask_rcnn_ravlt_{arch}_1x' for arch in 'tsbl']
+MASK_3X = [f'mmdet/mask_rcnn_ravlt_{arch}_3x' for arch in 'sbl']
+CASCADE = [f'mmdet/cascade_mask_rcnn_ravlt_{arch}_3x' for arch in 'sbl']
+LEAVES = RETINANET + MASK_1X + MASK_3X + CASCADE
+
+
+def test_every_leaf_is_covered():
+    folder = Path(config_path('mmdet/mask_rcnn_ravlt_t_1x.py')).parent
+    assert sorted(LEAVES) == sorted(f'mmdet/{p.stem}' for p in folder.glob('*.py'))
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_model_has_the_backbone_that_the_name_says(leaf):
+    cfg = read(leaf)
+    arch = leaf.split('_')[-2]
+    backbone = cfg.model.backbone
+    assert (backbone.type, backbone.arch) == ('RAVLT', arch)
+    assert backbone.norm_cfg.type == 'SyncBN'
+    assert backbone.init_cfg.checkpoint.endswith(f'/RAVLT_{arch.upper()}.pth')
+    model = build(cfg)
+    detector = dict(r='RetinaNet', m='MaskRCNN', c='CascadeRCNN')[leaf[len('mmdet/')]]
+    assert type(model).__name__ == detector
+    drop_path = model.backbone.layers[3].blocks[-1].drop_path.drop_prob
+    assert drop_path == pytest.approx(DROP_PATH[arch])
+    preprocessor = model.data_preprocessor
+    assert preprocessor._channel_conversion
+    assert preprocessor.mean.shape == (3, 1, 1)
+    assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
+    assert cfg.model.data_preprocessor.std == [58.395, 57.12, 57.375]
+
+
+@pytest.mark.parametrize('leaf', RETINANET)
+def test_retinanet_starts_from_the_second_stage(leaf):
+    cfg = read(leaf)
+    neck = build(cfg).neck
+    assert neck.start_level == 1
+    assert neck.add_extra_convs == 'on_input'
+    # The first output norm has no gradient, which DDP must be told.
+    assert cfg.find_unused_parameters
+
+
+@pytest.mark.parametrize('leaf', CASCADE)
+def test_cascade_has_convolutional_box_heads_with_their_losses(leaf):
+    cfg = read(leaf)
+    model = build(cfg)
+    assert model.train_cfg.rpn_proposal.max_per_img == 2000
+    assert type(model.rpn_head.loss_bbox).__name__ == 'SmoothL1Loss'
+    assert model.rpn_head.loss_bbox.beta == pytest.approx(1 / 9)
+    assert len(model.roi_head.bbox_head) == len(model.roi_head.mask_head) == 3
+    for head, std in zip(model.roi_head.bbox_head, (0.1, 0.05, 0.033), strict=True):
+        assert len(head.shared_convs) == 4
+        assert len(head.shared_fcs) == 1
+        assert isinstance(head.shared_convs[0].norm, torch.nn.SyncBatchNorm)
+        assert head.fc_reg.out_features == 4 * 80
+        assert head.reg_decoded_bbox
+        assert type(head.loss_bbox).__name__ == 'GIoULoss'
+        assert head.loss_bbox.loss_weight == 10
+        assert head.bbox_coder.stds[0] == std
+    ious = [stage.assigner.pos_iou_thr for stage in model.train_cfg.rcnn]
+    assert ious == [0.5, 0.6, 0.7]
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_precision_is_fp16_without_gradient_clipping(leaf):
+    wrapper = read(leaf).optim_wrapper
+    assert wrapper.type == 'AmpOptimWrapper'
+    assert wrapper.loss_scale == (512 if leaf in RETINANET else 'dynamic')
+    assert 'clip_grad' not in wrapper
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_optimizer_decays_what_the_release_decays(leaf):
+    cfg = read(leaf)
+    optimizer, settings = build_optimizer(cfg)
+    assert type(optimizer) is torch.optim.AdamW
+    if leaf in RETINANET:
+        free, decay = set(), 1e-4
+    else:
+        free, decay = {name for name in settings if 'norm' in name}, 0.05
+        assert free
+    if leaf in CASCADE:
+        free |= norm_parameters(cfg)
+        assert 'roi_head.bbox_head.0.shared_convs.0.bn.weight' in free
+    for name, group in settings.items():
+        assert group['lr'] == pytest.approx(1e-4), name
+        assert group['weight_decay'] == (0 if name in free else decay), name
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_learning_rate_warms_up_500_iterations_and_drops_twice(leaf):
+    cfg = read(leaf)
+    epochs, *drops = (12, 8, 11) if leaf.endswith('1x') else (36, 27, 33)
+    assert cfg.train_cfg.max_epochs == epochs
+    per_epoch = 1000  # any number above the warm-up
+    rates = learning_rates(cfg, per_epoch)
+    first, second = (drop * per_epoch for drop in drops)
+    assert len(rates) == epochs * per_epoch
+    assert rates[0] == pytest.approx(1e-7)
+    assert rates[250] == pytest.approx(1e-4 * (0.001 + 0.999 * 250 / 499), rel=1e-3)
+    assert rates[500] == rates[first - 1] == pytest.approx(1e-4)
+    assert rates[first] == rates[second - 1] == pytest.approx(1e-5)
+    assert rates[second] == rates[-1] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_batch_is_16_images_on_8_gpus_except_for_mask_rcnn_large_3x(leaf):
+    per_gpu = 1 if leaf == 'mmdet/mask_rcnn_ravlt_l_3x' else 2
+    cfg = read(leaf)
+    assert cfg.train_dataloader.batch_size == per_gpu
+    assert cfg.auto_scale_lr.base_batch_size == 8 * per_gpu
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_each_epoch_ends_with_coco_scores(leaf):
+    cfg = read(leaf)
+    assert cfg.train_cfg.val_interval == 1
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.type == 'CocoMetric'
+        assert evaluator.metric == ('bbox' if leaf in RETINANET else ['bbox', 'segm'])
+        assert evaluator.ann_file == 'data/coco/annotations/instances_val2017.json'
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.data_root + dataset.ann_file == (
+        'data/coco/annotations/instances_train2017.json'
+    )
+    test_steps = {s.type: s for s in cfg.test_dataloader.dataset.pipeline}
+    assert test_steps['Resize'].scale == (1333, 800)
+    assert test_steps['Resize'].keep_ratio
+
+
+@pytest.mark.parametrize('leaf', RETINANET + MASK_1X)
+def test_1x_trains_at_1333_by_800_with_flips(leaf):
+    steps = {s.type: s for s in read(leaf).train_dataloader.dataset.pipeline}
+    assert list(steps) == [
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'Resize',
+        'RandomFlip',
+        'PackDetInputs',
+    ]
+    assert steps['Resize'].scale == (1333, 800) and steps['Resize'].keep_ratio
+    assert steps['RandomFlip'].prob == 0.5
+
+
+@pytest.mark.parametrize('leaf', MASK_3X + CASCADE)
+def test_3x_images_come_in_many_sizes_within_800_by_1333(leaf):
+    from mmcv.transforms import Compose
+    from mmdet.registry import TRANSFORMS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    cfg = read(leaf)
+    (choice,) = [
+        step
+        for step in cfg.train_dataloader.dataset.pipeline
+        if step.type == 'RandomChoice'
+    ]
+    plain, crop = choice.transforms
+    assert [s.type for s in plain] == ['RandomChoiceResize']
+    sides = [min(scale) for scale in plain[0].scales]
+    assert sides == list(range(480, 801, 32))
+    assert [min(scale) for scale in crop[0].scales] == [400, 500, 600]
+    assert tuple(crop[1].crop_size) == (384, 600)
+    assert crop[2].scales == plain[0].scales
+
+    import numpy as np
+
+    shapes = set()
+    for branch in (plain, crop):
+        transform = Compose([TRANSFORMS.build(step) for step in branch])
+        for _ in range(5):
+            image = np.zeros((427, 640, 3), np.uint8)
+            shape = transform(dict(img=image, img_shape=(427, 640)))['img'].shape[:2]
+            assert 480 <= min(shape) <= 800 and max(shape) <= 1333
+            shapes.add(shape)
+    assert len(shapes) > 3
+    assert all(
+        max(scale) == 1333
+        for step in (plain[0], crop[0], crop[2])
+        for scale in step.scales
+    )
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_a_training_step_reaches_every_parameter_and_a_prediction_follows(leaf):
+    from mmdet.testing import demo_mm_inputs
+
+    cfg = read(leaf)
+    # Fewer proposals than in the recipe: 64 × 64 pixels have no room for more.
+    if 'rpn_head' in cfg.model:
+        cfg.model.train_cfg.rpn_proposal.max_per_img = 32
+        cfg.model.test_cfg.rpn.max_per_img = 8
+    data = demo_mm_inputs(
+        2,
+        [[3, 64, 64], [3, 48, 60]],  # padded to one size
+        num_items=[3, 2],
+        num_classes=80,
+        with_mask='rpn_head' in cfg.model,
+    )
+    model, logged = train_step(cfg, data)
+    assert all(torch.isfinite(value).all() for value in logged.values())
+    unused = 'backbone.extra_norms.0.' if leaf in RETINANET else None
+    for name, parameter in model.named_parameters():
+        if unused and name.startswith(unused):
+            assert parameter.grad is None, name
+        else:
+            assert torch.isfinite(parameter.grad).all(), name
+    model.eval()
+    with torch.no_grad():
+        results = model.test_step(data)
+    assert len(results) == 2
+    for result in results:
+        predicted = result.pred_instances
+        assert predicted.bboxes.shape == (len(predicted), 4)
+        assert ('masks' in predicted) == (leaf not in RETINANET)
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_without_a_gpu_the_same_config_runs_in_float32_with_bn(leaf, monkeypatch):
+    monkeypatch.setattr('mmravlt.compat.device.get_device', lambda: 'cpu')
+    said = []
+    monkeypatch.setattr(
+        'mmravlt.compat.device.print_log', lambda text, **_: said.append(text)
+    )
+    cfg = read(leaf)
+    adapt_to_device(cfg)
+    assert 'SyncBN' not in repr(cfg.model)
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert 'loss_scale' not in cfg.optim_wrapper
+    assert len(said) == 1
+    assert 'SyncBN is replaced by BN, fp16 is replaced by float32' in said[0]
+
+
+def test_with_a_gpu_the_config_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr('mmravlt.compat.device.get_device', lambda: 'cuda')
+    cfg = read('mmdet/mask_rcnn_ravlt_t_1x')
+    before = cfg.to_dict()
+    adapt_to_device(cfg)
+    assert cfg.to_dict() == before
