@@ -46,7 +46,9 @@ EXTRAS = {
 
 
 class BuildWithMim(build_py):
-    """Ship configs and tools as ``mmravlt/.mim``, where MMEngine looks for them.
+    """Ship configs, tools and model index as ``mmravlt/.mim``.
+
+    MMEngine and mim look for them there.
 
     A wheel gets copies; an editable install gets links, so that edits count.
     """
@@ -57,13 +59,16 @@ class BuildWithMim(build_py):
         mim = package / 'mmravlt' / '.mim'
         shutil.rmtree(mim, ignore_errors=True)
         mim.mkdir(parents=True)
-        for name in ('configs', 'tools'):
+        for name in ('configs', 'tools', 'model-index.yml'):
             if self.editable_mode:
                 try:
                     os.symlink(Path('../..') / name, mim / name)
                     continue
                 except OSError:  # Windows without the right to make links
                     pass
+            if (ROOT / name).is_file():
+                shutil.copy(ROOT / name, mim / name)
+                continue
             ignore = shutil.ignore_patterns('__pycache__')
             shutil.copytree(ROOT / name, mim / name, ignore=ignore)
 

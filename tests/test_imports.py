@@ -18,6 +18,10 @@ ALLOWED = {
         *{'torch', 'mmcv', 'mmengine'},
         *{'mmravlt.ops', 'mmravlt.registry', 'mmravlt.models.layers'},
     },
+    'models/necks': {
+        *{'torch', 'mmcv', 'mmengine'},
+        *{'mmravlt.registry', 'mmravlt.models.layers'},
+    },
 }
 
 

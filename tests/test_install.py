@@ -46,7 +46,15 @@ def test_source_distribution_holds_what_a_wheel_is_built_from(tmp_path):
     (archive,) = tmp_path.glob('*.tar.gz')
     with tarfile.open(archive) as tar:
         members = {name.partition('/')[2] for name in tar.getnames()}
-    shipped = [*root.glob('configs/**/*.py'), *root.glob('tools/*')]
+    shipped = [
+        *(
+            path
+            for pattern in ('*.py', '*.yml')
+            for path in root.glob(f'configs/**/{pattern}')
+        ),
+        *root.glob('tools/*'),
+        root / 'model-index.yml',
+    ]
     assert len(shipped) > 10
     for path in shipped:
         if path.is_file():

@@ -1,3 +1,4 @@
 from .backbones import RAVLT
+from .necks import RAVLTNeck
 
-__all__ = ['RAVLT']
+__all__ = ['RAVLT', 'RAVLTNeck']

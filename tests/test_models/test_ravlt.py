@@ -167,6 +167,21 @@ def test_out_indices_choose_the_maps_and_leave_out_what_is_not_needed(out_indice
     assert all(p.grad is not None for p in some.parameters())
 
 
+@pytest.mark.parametrize('out_indices', [(3,), (0, 2)])
+def test_without_output_norm_the_maps_are_those_before_it(out_indices):
+    normed = filled(RAVLT(TINY, out_indices=out_indices).eval())
+    plain = RAVLT(TINY, out_indices=out_indices, output_norm=False, frozen_stages=1)
+    names = {n for n in normed.state_dict() if not n.startswith('extra_norms')}
+    assert set(plain.state_dict()) == names
+    plain.load_state_dict(normed.state_dict(), strict=False)
+    image = make_input((1, 3, 64, 64))
+    with torch.no_grad():
+        expected, outputs = normed(image), plain.eval()(image)
+    assert len(outputs) == len(out_indices)
+    for i, output, norm in zip(out_indices, outputs, expected, strict=True):
+        torch.testing.assert_close(normed.extra_norms[str(i)](output), norm)
+
+
 @pytest.mark.parametrize('arch', 'tsbl')
 def test_every_parameter_gets_a_gradient_in_training(arch):
     model = RAVLT(arch, norm_cfg=dict(type='SyncBN')).train()

@@ -28,6 +28,7 @@ from mmravlt.models.layers import (
     LayerNorm2d,
     PatchEmbed,
     RoPE2d,
+    init_convolution,
 )
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS, register_model
@@ -150,6 +151,8 @@ class RAVLT(BaseModule):
         attention (Sequence[str]): each stage's kind of attention, 'rala' or
             'softmax'. Defaults to the layout of the released weights.
         out_indices (Sequence[int]): stages whose maps are returned.
+        output_norm (bool): normalise each returned map (``extra_norms``), as
+            detection and segmentation do; the classifier does not.
         in_channels (int): channels of the image.
         drop_path_rate (float | None): stochastic depth of the last block; the
             others grow linearly from 0. None takes the variant's own.
@@ -193,6 +196,7 @@ class RAVLT(BaseModule):
         arch: str | dict = 't',
         attention: Sequence[str] = ('rala', 'rala', 'softmax', 'softmax'),
         out_indices: Sequence[int] = (0, 1, 2, 3),
+        output_norm: bool = True,
         in_channels: int = 3,
         drop_path_rate: float | None = None,
         layer_scale_init_values: float | Sequence[float] | None = None,
@@ -252,9 +256,12 @@ class RAVLT(BaseModule):
             for i in range(num_stages)
         )
         self.extra_norms = nn.ModuleDict(
-            {str(i): LayerNorm2d(dims[i]) for i in self.out_indices}
+            {
+                str(i): LayerNorm2d(dims[i]) if output_norm else nn.Identity()
+                for i in self.out_indices
+            }
         )
-        self.apply(_init_convolution)
+        self.apply(init_convolution)
         self._freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -299,15 +306,6 @@ class RAVLT(BaseModule):
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
-
-
-def _init_convolution(module: nn.Module) -> None:
-    """The release's initialisation; norms keep PyTorch's 1 and 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-        # The layout that their gradients have; DDP would copy them otherwise.
-        module.to(memory_format=torch.channels_last)
 
 
 def _is_int(value) -> bool:

@@ -1,5 +1,6 @@
 from .attention import RALAttention, SoftmaxAttention
 from .ffn import FFN
+from .init import init_convolution
 from .norm import LayerNorm2d
 from .patch_embed import Downsample, PatchEmbed
 from .rope2d import RoPE2d
@@ -12,4 +13,5 @@ __all__ = [
     'RALAttention',
     'RoPE2d',
     'SoftmaxAttention',
+    'init_convolution',
 ]

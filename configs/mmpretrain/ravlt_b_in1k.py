@@ -1,0 +1,3 @@
+_base_ = '_base_/in1k_300e.py'
+
+model = dict(backbone=dict(arch='b'), neck=dict(in_channels=512))

@@ -1,0 +1,3 @@
+_base_ = '_base_/in1k_v2.py'
+
+model = dict(backbone=dict(arch='s'), neck=dict(in_channels=512))

@@ -1,0 +1,3 @@
+from .ravlt_neck import RAVLTNeck
+
+__all__ = ['RAVLTNeck']

@@ -1,0 +1,437 @@
+"""The ImageNet configs are the release's recipe; checked on what they build."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    MODELS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    init_default_scope,
+)
+from mmengine.runner import Runner
+from PIL import Image
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
+
+from mmravlt import config_path
+from mmravlt.compat.device import adapt_to_device
+
+from ..tiny import ARCH
+
+IMAGENET = 1_281_167  # training images
+
+
+def read(arch='t', leaf='in1k'):
+    cfg = Config.fromfile(config_path(f'mmpretrain/ravlt_{arch}_{leaf}.py'))
+    init_default_scope('mmpretrain')
+    return cfg
+
+
+def build(cfg):
+    """The model as MMEngine's Runner builds it."""
+    return MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
+
+
+def built_steps(pipeline):
+    return {step['type']: TRANSFORMS.build(step) for step in pipeline}
+
+
+def test_there_is_a_config_to_train_and_one_for_imagenet_v2_of_each_size():
+    folder = Path(config_path('mmpretrain/ravlt_t_in1k.py')).parent
+    expected = [f'ravlt_{a}_in1k{v2}' for a in 'tsbl' for v2 in ('', '_v2')]
+    assert sorted(p.stem for p in folder.glob('*.py')) == sorted(expected)
+
+
+# The release trains T with 0.05, where the paper says 0.1.
+@pytest.mark.parametrize(
+    'arch,rate', [('t', 0.05), ('s', 0.15), ('b', 0.4), ('l', 0.55)]
+)
+def test_model_starts_from_random_weights_with_plain_bn(arch, rate):
+    cfg = read(arch)
+    assert cfg.load_from is None
+    with torch.device('meta'):
+        model = build(cfg)
+    assert model.backbone.arch == arch
+    assert all(part.init_cfg is None for part in (model, model.backbone, model.neck))
+    last = model.backbone.layers[3].blocks[-1]
+    assert last.drop_path.drop_prob == pytest.approx(rate)
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    assert len(norms) == 4 + 3 + 1  # patch embedding, downsampling, neck
+    assert not any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+
+
+@pytest.mark.parametrize('arch', 'tsbl')
+def test_optimizer_decays_what_timm_decays(arch):
+    cfg = read(arch)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    adapt_to_device(cfg)
+    with torch.device('meta'):
+        model = build(cfg)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert not wrapper.clip_grad_kwargs
+    assert type(wrapper.optimizer) is torch.optim.AdamW
+    decay = {}
+    for group in wrapper.optimizer.param_groups:
+        assert group['lr'] == pytest.approx(5e-4 * 8 * 128 / 512)
+        assert (group['betas'], group['eps']) == ((0.9, 0.999), 1e-8)
+        decay.update({id(p): group['weight_decay'] for p in group['params']})
+    parameters = dict(model.named_parameters())
+    assert set(decay) == {id(p) for p in parameters.values()}
+    for name, parameter in parameters.items():
+        exempt = parameter.ndim == 1 or name.endswith('.bias')
+        assert decay[id(parameter)] == (0 if exempt else 0.05), name
+    gammas = [p for name, p in parameters.items() if '.gamma_' in name]
+    assert gammas and all(decay[id(p)] == 0.05 for p in gammas)
+
+
+def timm_learning_rate(epoch):
+    if epoch < 5:
+        return 1e-6 + (1e-3 - 1e-6) * epoch / 5
+    return 1e-5 + (1e-3 - 1e-5) / 2 * (1 + math.cos(math.pi * epoch / 300))
+
+
+def test_learning_rate_follows_the_curve_of_timm_once_per_epoch():
+    cfg = read()
+    assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval) == (300, 1)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings))
+        for settings in cfg.param_scheduler
+    ]
+    assert all(scheduler.by_epoch for scheduler in schedulers)
+    curve = []
+    for _ in range(300):
+        curve.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    timm = [timm_learning_rate(epoch) for epoch in range(300)]
+    assert curve[0] == pytest.approx(1e-6)
+    np.testing.assert_allclose(curve[:5], timm[:5], rtol=5e-4)
+    np.testing.assert_allclose(curve[5:], timm[5:], rtol=1e-5)
+
+
+def test_an_epoch_shows_three_views_of_a_third_of_the_images_to_different_gpus(
+    monkeypatch,
+):
+    cfg = read().train_dataloader
+    assert cfg.drop_last
+    assert read().auto_scale_lr.base_batch_size == 8 * cfg.batch_size == 1024
+
+    def indices(rank, length):
+        monkeypatch.setattr(
+            'mmpretrain.datasets.samplers.repeat_aug.get_dist_info', lambda: (rank, 8)
+        )
+        return DATA_SAMPLERS.build(
+            cfg.sampler, default_args=dict(dataset=range(length), seed=0)
+        )
+
+    assert len(indices(0, IMAGENET)) // cfg.batch_size == 1251
+    length = 240
+    seen = [list(indices(rank, length)) for rank in range(8)]
+    counts = Counter(index for view in seen for index in view)
+    assert set(counts.values()) == {3} and len(counts) == length / 3
+    assert all(len(set(view)) == len(view) for view in seen)
+    assert seen[0] != sorted(seen[0])
+
+
+def test_training_images_are_cropped_flipped_augmented_and_erased_in_this_order():
+    dataset = read().train_dataloader.dataset
+    place = (dataset.type, dataset.data_root, dataset.split)
+    assert place == ('ImageNet', 'data/imagenet', 'train')
+    steps = built_steps(dataset.pipeline)
+    assert list(steps) == [
+        *('LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'RandAugment'),
+        *('RandomErasing', 'PackInputs'),
+    ]
+    crop = steps['RandomResizedCrop']
+    assert crop.scale == (224, 224)
+    assert crop.crop_ratio_range == (0.08, 1.0)
+    assert crop.aspect_ratio_range == (3 / 4, 4 / 3)
+    assert (crop.interpolation, crop.backend) == ('bicubic', 'pillow')
+    assert steps['RandomFlip'].prob == 0.5
+    erase = steps['RandomErasing']
+    assert erase.erase_prob == 0.25
+    assert (erase.min_area_ratio, erase.max_area_ratio) == (0.02, 1 / 3)
+    assert erase.aspect_range == (0.3, pytest.approx(1 / 0.3))
+
+
+# timm's `rand-m9-mstd0.5-inc1`: each operation's strength at level 0 and level 10,
+# and whether its sign is drawn; None for operations without a strength.
+TIMM_RANDAUGMENT = {
+    'AutoContrast': None,
+    'Equalize': None,
+    'Invert': None,
+    'Rotate': (0, 30, True),  # degrees
+    'Posterize': (4, 0, False),  # bits kept
+    'Solarize': (256, 0, False),  # threshold
+    'SolarizeAdd': (0, 110, False),  # added below 128
+    'ColorTransform': (0, 0.9, True),  # distance of the factor from 1
+    'Contrast': (0, 0.9, True),
+    'Brightness': (0, 0.9, True),
+    'Sharpness': (0, 0.9, True),
+    'Shear horizontal': (0, 0.3, True),
+    'Shear vertical': (0, 0.3, True),
+    'Translate horizontal': (0, 0.45, True),  # fraction of the side
+    'Translate vertical': (0, 0.45, True),
+}
+
+
+def randaugment():
+    augment = built_steps(read().train_dataloader.dataset.pipeline)['RandAugment']
+    names = [
+        ' '.join([type(op).__name__, *filter(None, [getattr(op, 'direction', '')])])
+        for op in augment
+    ]
+    assert len(set(names)) == len(names)
+    return augment, dict(zip(names, augment, strict=True))
+
+
+def test_randaugment_is_that_of_timm():
+    augment, operations = randaugment()
+    assert augment.num_policies == 2
+    assert set(operations) == set(TIMM_RANDAUGMENT)
+    for name, operation in operations.items():
+        assert operation.prob == 0.5
+        strength = TIMM_RANDAUGMENT[name]
+        if strength is None:
+            assert operation.magnitude_range is None
+            continue
+        assert operation.magnitude_range == strength[:2], name
+        assert operation.random_negative_prob == (0.5 if strength[2] else 0), name
+        assert (operation.magnitude_level, operation.total_level) == (9, 10)
+        assert operation.magnitude_std == 0.5
+        if name.split()[0] in ('Rotate', 'Shear', 'Translate'):
+            assert operation.interpolation == 'bicubic'
+            # The mean of ImageNet, in the order of loaded images: B, G, R.
+            assert operation.pad_val == (104, 116, 124)
+
+
+@pytest.mark.parametrize(
+    'name,expected',
+    [
+        ('Posterize', lambda x: x // 128 * 128),  # 4 - int(3.6) bits
+        ('Solarize', lambda x: x if x < 26 else 255 - x),  # 256 - int(230.4)
+        ('SolarizeAdd', lambda x: min(x + 99, 255) if x < 128 else x),  # int(99.0)
+    ],
+)
+def test_randaugment_rounds_as_timm_at_level_9(name, expected):
+    operation = randaugment()[1][name]
+    operation.prob, operation.magnitude_std = 1.0, 0
+    grey = np.arange(256, dtype=np.uint8)
+    image = operation(dict(img=np.repeat(grey[None, :, None], 3, axis=2)))['img']
+    assert image[0, :, 0].tolist() == [expected(x) for x in range(256)]
+
+
+def test_erased_pixels_are_standard_normal_after_normalisation():
+    cfg = read()
+    erase = built_steps(cfg.train_dataloader.dataset.pipeline)['RandomErasing']
+    erase.erase_prob, erase.min_area_ratio = 1.0, 0.3
+    erased = erase(dict(img=np.full((512, 512, 3), 7, np.uint8)))['img']
+    preprocessor = MODELS.build(
+        dict(type='ClsDataPreprocessor', **cfg.data_preprocessor)
+    )
+    image = torch.from_numpy(erased).permute(2, 0, 1)[None]
+    normal = preprocessor(dict(inputs=image))['inputs'][0]
+    patch = normal[:, (image[0] != 7).sum(0) > 1]
+    assert patch.shape[1] > 0.25 * 512 * 512
+    # Up to its tails, which uint8 cuts off, and rounding down.
+    black, white = preprocessor(
+        dict(inputs=torch.tensor([0, 255])[:, None, None, None].expand(2, 3, 1, 1))
+    )['inputs'].flatten(1)[..., None]
+    standard_normal = torch.randn(3, 10**6).clamp(black, white)
+    torch.testing.assert_close(
+        patch.mean(1), standard_normal.mean(1), atol=0.025, rtol=0
+    )
+    torch.testing.assert_close(patch.std(1), standard_normal.std(1), atol=0.02, rtol=0)
+
+
+def test_batches_are_mixed_and_labels_smoothed_as_in_timm():
+    with torch.device('meta'):
+        model = build(read())
+    mixing = model.data_preprocessor.batch_augments
+    kinds = [(type(augment).__name__, augment.alpha) for augment in mixing.augments]
+    assert kinds == [('Mixup', 0.8), ('CutMix', 1.0)]
+    assert mixing.probs is None  # each batch is mixed, by either with probability 1/2
+
+    off = 0.1 / 1000
+    first, second = (
+        torch.full((1000,), off).index_fill(0, torch.tensor(label), 0.9 + off)
+        for label in (3, 8)
+    )
+    target = 0.3 * first + 0.7 * second
+    scores = torch.randn(1, 1000)
+    expected = -(target * scores.log_softmax(1)).sum()
+    one_hot = nn.functional.one_hot(torch.tensor([3, 8]), 1000).float()
+    mixed = (0.3 * one_hot[:1]) + 0.7 * one_hot[1:]
+    loss = model.head.loss_module(scores, mixed, avg_factor=1)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_average_of_weights_and_batch_statistics_decays_by_0_99996():
+    (hook,) = map(HOOKS.build, read().custom_hooks)
+    model = nn.BatchNorm2d(1)
+    hook.before_run(SimpleNamespace(model=model))
+    hook.ema_model.update_parameters(model)
+    with torch.no_grad():
+        model.weight.fill_(2)
+        model.running_mean.fill_(1)
+    hook.ema_model.update_parameters(model)
+    assert hook.ema_model.module.weight.item() == pytest.approx(1 + 4e-5, abs=1e-7)
+    assert hook.ema_model.module.running_mean.item() == pytest.approx(4e-5)
+
+
+@pytest.mark.parametrize('height,width', [(300, 500), (401, 333), (64, 64)])
+@pytest.mark.parametrize('leaf', ['in1k', 'in1k_v2'])
+def test_evaluation_resizes_to_256_and_takes_the_centre_as_torchvision(
+    leaf, height, width
+):
+    cfg = read(leaf=leaf)
+    load, *steps, pack = built_steps(cfg.test_dataloader.dataset.pipeline).values()
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    results = dict(img=image)
+    for step in steps:
+        results = step(results)
+    resized = resize(Image.fromarray(image), 256, InterpolationMode.BICUBIC)
+    assert np.array_equal(results['img'], np.asarray(center_crop(resized, 224)))
+    assert cfg.test_evaluator.topk == (1, 5)
+    assert not cfg.test_dataloader.sampler.shuffle
+
+
+@pytest.mark.parametrize('arch', 'tsbl')
+def test_one_training_step_reaches_every_parameter_and_one_prediction(arch):
+    from mmpretrain.structures import DataSample
+
+    cfg = read(arch)
+    cfg.model.backbone.drop_path_rate = 0.0  # a dropped branch has no gradient
+    adapt_to_device(cfg)
+    model = build(cfg)
+    model.init_weights()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    gradients = {}
+    wrapper.optimizer.register_step_pre_hook(
+        lambda *_: gradients.update(
+            (name, p.grad is not None and bool(p.grad.isfinite().all()))
+            for name, p in model.named_parameters()
+        )
+    )
+    data = dict(
+        inputs=torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
+        data_samples=[DataSample().set_gt_label(label) for label in (0, 999)],
+    )
+    before = model.head.fc.weight.detach().clone()
+    losses = model.train().train_step(data, wrapper)
+    # From random weights, all 1000 classes are nearly equally likely.
+    assert losses['loss'].item() == pytest.approx(math.log(1000), abs=1)
+    assert len(gradients) == len(list(model.parameters()))
+    assert all(gradients.values()), [
+        n for n, reached in gradients.items() if not reached
+    ]
+    assert not torch.equal(model.head.fc.weight, before)
+
+    predictions = model.eval().test_step(data)
+    assert len(predictions) == 2
+    for prediction in predictions:
+        assert prediction.pred_score.shape == (1000,)
+        assert prediction.pred_score.sum().item() == pytest.approx(1, abs=1e-4)
+        assert prediction.pred_label.item() == prediction.pred_score.argmax().item()
+
+
+def test_a_folder_in_the_layout_of_imagenet_is_trained_on_and_tested(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for label, name in enumerate(('n01', 'n02')):
+            folder = tmp_path / 'imagenet' / split / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                image = rng.integers(0, 128, (40, 50, 3), np.uint8) + 127 * label
+                cv2.imwrite(str(folder / f'{i}.JPEG'), image.astype(np.uint8))
+    data = dict(
+        data_root=str(tmp_path / 'imagenet'), metainfo=dict(classes=('dark', 'bright'))
+    )
+    tiny = f"""
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, {ARCH}), drop_path_rate=0.0),
+    neck=dict(in_channels=32, out_channels=16),
+    head=dict(in_channels=16, num_classes=2))
+data_preprocessor = dict(num_classes=2)
+loader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset={data})
+train_dataloader = dict(**loader)
+val_dataloader = dict(**loader)
+test_dataloader = dict(**loader)
+val_evaluator = dict(topk=(1,))
+test_evaluator = dict(topk=(1,))
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(logger=dict(interval=1))
+work_dir = {str(tmp_path / 'work')!r}
+"""
+    path = tmp_path / 'tiny.py'
+    path.write_text(f'_base_ = {config_path("mmpretrain/ravlt_t_in1k.py")!r}\n{tiny}')
+    cfg = Config.fromfile(path)
+    adapt_to_device(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2 * 3  # 12 images, 4 at a time
+    assert 0 <= runner.test()['accuracy/top1'] <= 100
+    for weights in ('top1', 'top1_origin'):
+        accuracy = runner.message_hub.get_scalar(f'val/accuracy/{weights}')
+        assert len(accuracy.data[0]) == 2
+    saved = torch.load(tmp_path / 'work/epoch_2.pth', weights_only=False)
+    assert set(saved['state_dict']) == set(runner.model.state_dict())
+    assert saved['ema_state_dict']
+
+
+@pytest.mark.parametrize('arch', 'tsbl')
+def test_imagenet_v2_config_tests_the_model_of_the_training_config(arch):
+    with torch.device('meta'):
+        states = [build(read(arch, leaf)).state_dict() for leaf in ('in1k', 'in1k_v2')]
+    shapes = [{name: value.shape for name, value in s.items()} for s in states]
+    assert shapes[0] == shapes[1]
+
+
+def write_imagenet_v2(root, names):
+    for name in names:
+        (root / name).mkdir()
+        (root / name / 'x.jpeg').touch()
+
+
+def test_imagenet_v2_folders_are_classes_by_number_not_by_text(tmp_path):
+    write_imagenet_v2(tmp_path, map(str, range(1000)))
+    settings = read(leaf='in1k_v2').test_dataloader.dataset
+    dataset = DATASETS.build({**settings, 'data_root': str(tmp_path)})
+    labels = [
+        (int(Path(image['img_path']).parent.name), image['gt_label'])
+        for image in map(dataset.get_data_info, range(len(dataset)))
+    ]
+    assert sorted(labels) == [(label, label) for label in range(1000)]
+    assert dataset.CLASSES[207] == 'golden retriever'
+
+
+def test_imagenet_v2_with_folders_of_another_dataset_is_refused(tmp_path):
+    write_imagenet_v2(tmp_path, [*map(str, range(999)), 'n01440764'])
+    settings = read(leaf='in1k_v2').test_dataloader.dataset
+    with pytest.raises(ValueError, match="folder 'n01440764'; .* '0' to '999'"):
+        DATASETS.build({**settings, 'data_root': str(tmp_path)})
+
+
+def test_without_a_gpu_the_same_config_runs_in_float32(monkeypatch):
+    monkeypatch.setattr('mmravlt.compat.device.get_device', lambda: 'cpu')
+    cfg = read()
+    adapt_to_device(cfg)
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert 'loss_scale' not in cfg.optim_wrapper
