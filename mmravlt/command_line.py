@@ -20,8 +20,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help='use this COCO-style folder (annotations/instances_{train,val}*.json and '
-        'image folders) with any detection config; classes are read from it',
+        help='train and test on the data in this folder, with its classes. Detection: '
+        'COCO-style (annotations/instances_{train,val}*.json and image folders). '
+        'Segmentation: images/{train,val}, annotations/{train,val} (PNGs of class '
+        'indices, 255 is ignored) and classes.txt (a name per line), or a copy of '
+        'ADE20K. Classification: train/<class>/ and val/<class>/',
     )
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (fp16)'

@@ -311,6 +311,6 @@ def test_a_config_without_test_set_stays_without(shapes):
     assert cfg.test_dataloader is None and cfg.test_evaluator is None
 
 
-def test_a_config_of_another_task_is_refused(shapes):
-    with pytest.raises(DataError, match="needs a detection config.*'mmseg'"):
-        use_custom_data(Config(dict(default_scope='mmseg')), str(shapes))
+def test_a_config_of_another_library_is_refused(shapes):
+    with pytest.raises(DataError, match="of mmdet, mmseg, mmpretrain .*'mmpose'"):
+        use_custom_data(Config(dict(default_scope='mmpose')), str(shapes))

@@ -1,14 +1,21 @@
-"""Point a config at the user's own data: the flag ``--data`` of the tools."""
+"""COCO-style folders, for mmdet."""
 
-import colorsys
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
 from mmengine.config import Config
+
+from .common import (
+    DataError,
+    dicts,
+    palette,
+    set_num_classes,
+    type_name,
+    used_datasets,
+)
 
 # What each table of a COCO annotation file must hold, and of which type.
 COCO_LAYOUT = {
@@ -23,10 +30,6 @@ COCO_LAYOUT = {
     ),
     'categories': dict(id=int | str, name=str),
 }
-
-
-class DataError(ValueError):
-    """The data folder is not what is needed; the message says what to mend."""
 
 
 @dataclass
@@ -45,32 +48,29 @@ class CocoSplit:
     classes: tuple[str, ...]
 
 
-def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
-    """Make ``cfg`` train and evaluate on the data in ``folder``.
+def use_detection_data(cfg: Config, root: Path, training: bool) -> None:
+    """Make the config of a detector use a COCO-style folder.
 
     Args:
-        cfg (Config): config of a detector, changed in place: classes, every
-            head's ``num_classes``, data roots, and evaluators.
-        folder (str): a COCO-style folder with
-            ``annotations/instances_{train,val}*.json`` and, beside
+        cfg (Config): changed in place.
+        root (Path): holds ``annotations/instances_{train,val}*.json`` and, beside
             ``annotations``, the folders of images.
-        training (bool): False leaves the training data alone, which the folder
-            then need not have.
+        training (bool): whether the training split must be there.
 
     Raises:
-        DataError: if the config is not a detector's or the folder lacks
-            something.
+        DataError: if the config does not fit or the folder lacks something.
     """
+    for node in dicts(cfg.model):
+        if 'num_things_classes' in node:
+            raise DataError(
+                f'--data does not know panoptic heads such as {node.get("type")}, '
+                'which count things and stuff; set their class counts in a config.'
+            )
     used = ('train_dataloader', 'val_dataloader') if training else ('test_dataloader',)
-    _check_config(cfg, used)
-    root = Path(folder).resolve()
-    if not root.is_dir():
-        raise DataError(f'--data {folder}: there is no such folder.')
-    steps = _dicts([cfg[loader] for loader in used])
+    steps = dicts([cfg[loader] for loader in used])
     needs_masks = any(step.get('with_mask') for step in steps)
-
     val = read_coco_split(root, 'val', needs_masks)
-    splits = dict(val_dataloader=val, test_dataloader=val)
+    splits = dict(val=val)
     if training:
         train = read_coco_split(root, 'train', needs_masks)
         if train.classes != val.classes:
@@ -79,13 +79,11 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
                 f'in the same order, but one has {list(train.classes)} and the other '
                 f'{list(val.classes)}.'
             )
-        splits['train_dataloader'] = train
+        splits['train'] = train
 
-    metainfo = dict(classes=val.classes, palette=_palette(len(val.classes)))
-    for loader, split in splits.items():
-        if not cfg.get(loader):
-            continue  # a config need not test
-        dataset = _innermost_dataset(cfg[loader].dataset)
+    metainfo = dict(classes=val.classes, palette=palette(len(val.classes)))
+    for dataset, name in used_datasets(cfg, training):
+        split = splits[name]
         dataset.update(
             type='CocoDataset',
             metainfo=metainfo,
@@ -100,33 +98,12 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
         key = f'{split}_evaluator'
         evaluator = cfg.get(key) or []
         for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-            if metric.get('type') == 'CocoMetric':  # keep its options
+            if type_name(metric) == 'CocoMetric':  # keep its options
                 break
         else:
             metric = dict(type='CocoMetric', metric=metrics)
         cfg[key] = {**metric, 'ann_file': str(val.ann_file)}
-    for node in _dicts(cfg.model):
-        if 'num_classes' in node:
-            node['num_classes'] = len(val.classes)
-
-
-def _check_config(cfg: Config, used: tuple[str, ...]) -> None:
-    """Refuse a config that ``--data`` cannot serve."""
-    scope = cfg.get('default_scope')
-    if scope != 'mmdet':
-        raise DataError(
-            f'--data needs a detection config (default_scope mmdet), but this one has '
-            f'{scope!r}; set its data paths with --cfg-options instead.'
-        )
-    for loader in used:
-        if not cfg.get(loader):
-            raise DataError(f'--data needs a config with a {loader}; it has none.')
-    for node in _dicts(cfg.model):
-        if 'num_things_classes' in node:
-            raise DataError(
-                f'--data does not know panoptic heads such as {node.get("type")}, '
-                'which count things and stuff; set their class counts in a config.'
-            )
+    set_num_classes(cfg, len(val.classes))
 
 
 def read_coco_split(root: Path, split: str, needs_masks: bool) -> CocoSplit:
@@ -256,32 +233,3 @@ def _missing_files(folder: Path, names: list[str]) -> list[str]:
         if base not in listings[parent]:
             missing.append(name)
     return missing
-
-
-def _innermost_dataset(dataset: dict) -> dict:
-    """The dataset inside wrappers such as RepeatDataset."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if 'datasets' in dataset:
-        raise DataError(
-            f'--data cannot replace the {len(dataset["datasets"])} datasets of a '
-            f'{dataset["type"]}; use a config with one.'
-        )
-    return dataset
-
-
-def _dicts(node) -> Iterator[dict]:
-    """All dicts in a nest of dicts and lists."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _dicts(child)
-
-
-def _palette(count: int) -> list[tuple[int, int, int]]:
-    """As many well-separated RGB colours (0–255) as asked for."""
-    golden = 0.618  # steps by the golden ratio spread hues evenly for any count
-    colours = (colorsys.hsv_to_rgb(i * golden % 1, 0.8, 1.0) for i in range(count))
-    return [tuple(round(255 * c) for c in colour) for colour in colours]

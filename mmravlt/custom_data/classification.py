@@ -1,0 +1,162 @@
+"""Folders with one subfolder of images per class, for mmpretrain."""
+
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+
+from .common import (
+    IMAGE_SUFFIXES,
+    DataError,
+    check_files,
+    dicts,
+    image_size,
+    is_first_process,
+    list_files,
+    need_folder,
+    replace_dataset,
+    set_num_classes,
+    type_name,
+    used_datasets,
+)
+
+
+def use_classification_data(cfg: Config, root: Path, training: bool) -> None:
+    """Make the config of a classifier use folders of images.
+
+    Args:
+        cfg (Config): changed in place.
+        root (Path): holds ``train/<class>/…`` and ``val/<class>/…``. The classes
+            are the sorted names of the folders in ``train``, or in ``val``
+            where there is no ``train``.
+        training (bool): whether the training split must be there.
+
+    Raises:
+        DataError: if the config does not fit or the folder lacks something.
+    """
+    datasets = used_datasets(cfg, training)
+    _check_config(cfg, datasets)
+    classes = read_class_names(root / 'val')
+    if training or (root / 'train').is_dir():
+        val_classes, classes = classes, read_class_names(root / 'train')
+        _check_same_classes(root, classes, val_classes)
+    if len(classes) < 2:
+        raise DataError(
+            f'{root} has the one class {classes[0]!r}; a classifier tells at least two '
+            'apart.'
+        )
+    check_images(root / 'val', ())
+    if training:
+        images = check_images(root / 'train', classes)
+        loader = cfg.train_dataloader
+        if images < loader.get('batch_size', 1) * int(os.environ.get('WORLD_SIZE', 1)):
+            loader.drop_last = False  # the only batch is an incomplete one
+    set_num_classes(cfg, len(classes))
+    around = [cfg.get(f'{split}_evaluator') for split in ('val', 'test')]
+    around.append(cfg.get('data_preprocessor'))
+    for node in dicts(around):
+        if 'num_classes' in node:
+            node['num_classes'] = len(classes)
+    for node in dicts([cfg.model, *around]):
+        if 'topk' in node:
+            node['topk'] = _at_most(node['topk'], len(classes))
+    for dataset, split in datasets:
+        replace_dataset(
+            dataset,
+            dict(
+                type='CustomDataset',
+                metainfo=dict(classes=classes),
+                data_root=str(root),
+                data_prefix=split,
+                with_label=True,
+                extensions=IMAGE_SUFFIXES,
+            ),
+        )
+
+
+def _check_config(cfg: Config, datasets: list[tuple[dict, str]]) -> None:
+    """Refuse a config that learns something other than one class per image."""
+    for node in dicts(cfg.model):
+        if 'MultiLabel' in type_name(node) or {'task_heads', 'prototype'} & node.keys():
+            raise DataError(
+                '--data gives each image one class, which is not what the '
+                f'{type_name(node)} of this config learns; use a config of a '
+                'classifier for ImageNet.'
+            )
+    for dataset, _ in datasets:
+        if not any(type_name(s).startswith('Load') for s in dataset['pipeline']):
+            raise DataError(
+                f'--data needs a pipeline that loads image files, but that of this '
+                f'config (for {type_name(dataset)}) has no LoadImageFromFile; use a '
+                'config for ImageNet.'
+            )
+
+
+def read_class_names(folder: Path) -> tuple[str, ...]:
+    """The sorted names of the folders in ``folder``."""
+    need_folder(folder, 'with one subfolder per class')
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if not names:
+        raise DataError(
+            f'{folder} holds no folders; it must have one for each class, with the '
+            'images of that class.'
+        )
+    hidden = [name for name in names if name.startswith('.')]
+    if hidden:  # mmpretrain would count it too
+        raise DataError(
+            f'{folder} holds the hidden folder {hidden[0]}, which would count as a '
+            'class; remove it.'
+        )
+    return tuple(names)
+
+
+def _check_same_classes(
+    root: Path, classes: tuple[str, ...], val_classes: tuple[str, ...]
+) -> None:
+    """mmpretrain numbers the folders of each split on their own."""
+    for name in val_classes:
+        if name not in classes:
+            raise DataError(
+                f'{root / "val"} has the class {name!r}, but {root / "train"} does '
+                'not; add training images of it or remove the folder.'
+            )
+    for name in classes:
+        if name not in val_classes:
+            raise DataError(
+                f'{root / "train"} has the class {name!r}, but {root / "val"} does '
+                'not; make that folder, empty if there are no images to score it on.'
+            )
+
+
+def check_images(folder: Path, needed: tuple[str, ...]) -> int:
+    """Check that the images of one split can be opened, and count them.
+
+    Args:
+        folder (Path): holds one folder per class.
+        needed (tuple[str]): classes that must have images.
+
+    Raises:
+        DataError: names the first file that is no image, or the first class
+            without one.
+    """
+    files = [name for name in list_files(folder, IMAGE_SUFFIXES) if '/' in name]
+    filled = {name.split('/')[0] for name in files}
+    for name in needed:
+        if name not in filled:
+            raise DataError(
+                f'{folder / name} has no images ({", ".join(IMAGE_SUFFIXES)}); add '
+                'some or remove the class from train and val.'
+            )
+    if not filled:
+        raise DataError(f'{folder} has no images ({", ".join(IMAGE_SUFFIXES)}).')
+    if is_first_process():
+        paths = [folder / name for name in files]
+        check_files(image_size, paths, f'images in {folder}')
+    return len(files)
+
+
+def _at_most(topk: int | tuple[int, ...], count: int) -> int | tuple[int, ...]:
+    """Those k for which the best k of ``count`` classes exist; else 1."""
+    if isinstance(topk, int):
+        return topk if topk <= count else 1
+    return tuple(k for k in topk if k <= count) or (1,)

@@ -1,0 +1,220 @@
+"""What the folders of all tasks have in common."""
+
+import colorsys
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mmengine.config import Config
+from PIL import Image
+
+# Files with other suffixes are not taken for images. Case does not matter.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+# Formats, as Pillow calls them, that every OpenCV reads
+READABLE = ('JPEG', 'MPO', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP')
+
+# What stays of a dataset when the data behind it is replaced.
+KEPT_OF_A_DATASET = (
+    *('_scope_', 'pipeline', 'test_mode', 'indices', 'max_refetch'),
+    *('serialize_data', 'lazy_init'),
+)
+
+JPEG_END = b'\xff\xd9'
+EXIF_ORIENTATION = 0x0112
+EXIF_LYING = (5, 6, 7, 8)  # orientations in which height and width change places
+
+
+class DataError(ValueError):
+    """The data folder is not what is needed; the message says what to mend."""
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of several processes that checks every file."""
+    return int(os.environ.get('RANK', 0)) == 0
+
+
+def dicts(node) -> Iterator[dict]:
+    """All dicts in a nest of dicts and lists."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from dicts(child)
+
+
+def type_name(node: dict) -> str:
+    """The name of what a config dict builds, without its scope."""
+    kind = node.get('type', '')
+    return str(getattr(kind, '__name__', kind)).split('.')[-1]
+
+
+def innermost_dataset(dataset: dict) -> dict:
+    """The dataset inside wrappers such as RepeatDataset."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if 'datasets' in dataset:
+        raise DataError(
+            f'--data cannot replace the {len(dataset["datasets"])} datasets of a '
+            f'{type_name(dataset)}; use a config with one.'
+        )
+    return dataset
+
+
+def used_datasets(cfg: Config, training: bool) -> list[tuple[dict, str]]:
+    """The datasets that are to get other data, each with 'train' or 'val'."""
+    splits = dict(val_dataloader='val', test_dataloader='val')
+    if training:
+        splits['train_dataloader'] = 'train'
+    found = {}
+    for loader, split in splits.items():
+        if cfg.get(loader):  # a config need not test
+            dataset = innermost_dataset(cfg[loader].dataset)
+            found[id(dataset)] = dataset, split  # loaders may share one
+    return list(found.values())
+
+
+def replace_dataset(dataset: dict, settings: dict) -> None:
+    """Give a dataset another type and other data, in place; pipeline etc. stay."""
+    kept = {key: dataset[key] for key in KEPT_OF_A_DATASET if key in dataset}
+    dataset.clear()
+    dataset.update(kept | settings)
+
+
+def set_num_classes(cfg: Config, count: int) -> None:
+    """Let every head of the model tell ``count`` classes apart.
+
+    Args:
+        cfg (Config): changed in place: each ``num_classes`` in ``cfg.model``,
+            and the ``class_weight`` of losses where all classes weigh the same.
+        count (int): number of classes.
+
+    Raises:
+        DataError: if nothing in the model has ``num_classes``, or if a loss
+            weighs the classes of other data one by one.
+    """
+    heads = [node for node in dicts(cfg.model) if 'num_classes' in node]
+    if not heads:
+        raise DataError(
+            f'--data: nothing in the {type_name(cfg.model)} of this config has '
+            'num_classes, so it does not learn classes; use a config that does.'
+        )
+    for head in heads:
+        old, head['num_classes'] = head['num_classes'], count
+        for loss in dicts(head) if old != count else ():
+            weights = loss.get('class_weight')
+            if not isinstance(weights, (list, tuple)):
+                continue
+            if len(weights) not in (old, old + 1):  # a last one is of "no object"
+                continue
+            if len(set(weights[:old])) > 1:
+                raise DataError(
+                    f'--data: the {type_name(loss)} of this config weighs its {old} '
+                    f'classes one by one, but the data has {count}; inherit the '
+                    'config and set class_weight=None there.'
+                )
+            loss['class_weight'] = [weights[0]] * count + list(weights[old:])
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """As many well-separated RGB colours (0–255) as asked for."""
+    golden = 0.618  # steps by the golden ratio spread hues evenly for any count
+    colours = (colorsys.hsv_to_rgb(i * golden % 1, 0.8, 1.0) for i in range(count))
+    return [tuple(round(255 * c) for c in colour) for colour in colours]
+
+
+def need_folder(folder: Path, described: str = '') -> None:
+    """Raise DataError if a folder is missing, and tell what is there instead."""
+    if not folder.parent.is_dir():
+        need_folder(folder.parent)
+    if folder.is_dir():
+        return
+    found = ', '.join(sorted(path.name for path in folder.parent.iterdir())[:10])
+    raise DataError(
+        f'{folder.parent} must hold a folder {f"{folder.name} {described}".strip()}; '
+        f'found there: {found or "nothing"}.'
+    )
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Files below ``folder`` as MMEngine's datasets list them.
+
+    Args:
+        folder (Path): where to look, subfolders and links included.
+        suffixes (tuple[str]): in lower case; those of the files may be in any.
+
+    Returns:
+        list[str]: sorted paths relative to ``folder``, with forward slashes.
+    """
+    names = []
+    for parent, _, files in os.walk(folder, followlinks=True):
+        start = Path(os.path.relpath(parent, folder))
+        names += [
+            (start / name).as_posix()
+            for name in files
+            if name.lower().endswith(suffixes) and not name.startswith('.')
+        ]
+    return sorted(names)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image in pixels, as it is shown.
+
+    Reads little: of a PNG the checksums, of others the header; a JPEG without
+    an end is decoded, which fails if the file was cut off.
+
+    Raises:
+        DataError: if the file is no image, or one that only Pillow reads.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.format not in READABLE:
+                raise ValueError(f'it is of the format {image.format}')
+            if image.format not in ('JPEG', 'MPO'):
+                image.verify()
+                return width, height
+            lying = image.getexif().get(EXIF_ORIENTATION) in EXIF_LYING
+            with path.open('rb') as file:
+                file.seek(max(path.stat().st_size - 4096, 0))
+                if JPEG_END not in file.read():
+                    image.load()
+            return (height, width) if lying else (width, height)
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to raise for a file that Pillow cannot read."""
+    text = str(error).split('\n')[0]
+    return DataError(
+        f'{path} cannot be read as an image ({text}); replace or remove it.'
+    )
+
+
+def check_files(check: Callable, items: list, what: str) -> list:
+    """Call ``check`` on all items, in threads, and tell how far it is.
+
+    Args:
+        check (Callable): takes one item; may raise DataError.
+        items (list): what to check.
+        what (str): what the items are, to be printed.
+
+    Returns:
+        list: what ``check`` returned, in the order of ``items``.
+
+    Raises:
+        DataError: that of the first item, in their order, that has one.
+    """
+    results = []
+    told = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(items), 500):
+            results += pool.map(check, items[start : start + 500])
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                print(f'--data: checked {len(results)} of {len(items)} {what}')
+    return results

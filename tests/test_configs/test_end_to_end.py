@@ -1,0 +1,137 @@
+"""Each kind of experiment trains, evaluates and resumes through tools/train.py."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from demo.shapes import write_shapes
+from mmravlt import config_path
+
+TRAIN = Path(__file__).parents[2] / 'tools/train.py'
+SIZE = 64
+LOG_ALL = 'default_hooks.logger.interval=1'
+DETECTION = ['train_cfg.max_epochs={}', 'model.backbone.init_cfg=None', LOG_ALL]
+PROPOSALS = [
+    'model.train_cfg.rpn_proposal.max_per_img=32',
+    'model.test_cfg.rpn.max_per_img=8',
+]
+TEST_SIZE = [
+    f'{split}_dataloader.dataset.pipeline.1.scale=({SIZE},{SIZE})'
+    for split in ('val', 'test')
+]
+FIXED_SIZE = [f'train_dataloader.dataset.pipeline.2.scale=({SIZE},{SIZE})', *TEST_SIZE]
+RANDOM_CHOICE = 'train_dataloader.dataset.pipeline.3.transforms'
+MANY_SIZES = [
+    f'{RANDOM_CHOICE}.0.0.scales=[({SIZE},{SIZE}),(48,96)]',
+    f'{RANDOM_CHOICE}.1.0.scales=[({SIZE},{SIZE})]',
+    f'{RANDOM_CHOICE}.1.1.crop_size=(48,60)',
+    f'{RANDOM_CHOICE}.1.2.scales=[({SIZE},{SIZE}),(48,96)]',
+    *TEST_SIZE,
+]
+SEGMENTATION = [
+    'train_cfg.max_iters={}',
+    'train_cfg.val_interval=1',
+    'default_hooks.checkpoint.interval=1',
+    LOG_ALL,
+    'model.backbone.init_cfg=None',
+    f'model.data_preprocessor.size=({SIZE},{SIZE})',
+    f'train_dataloader.dataset.pipeline.3.crop_size=({SIZE},{SIZE})',
+    f'train_dataloader.dataset.pipeline.2.scale=({SIZE},{SIZE})',
+    *TEST_SIZE,
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+]
+CLASSIFICATION = [
+    'train_cfg.max_epochs={}',
+    LOG_ALL,
+    'train_dataloader.batch_size=2',
+    'val_dataloader.batch_size=2',
+    f'train_dataloader.dataset.pipeline.1.scale={SIZE}',
+]
+# What makes each small, and the score it must report.
+RUNS = {
+    'mmdet/retinanet_ravlt_t_1x': (
+        # Untrained, it gives every box a score of about 0.01.
+        [*DETECTION, *FIXED_SIZE, 'model.test_cfg.score_thr=0'],
+        'coco/bbox_mAP',
+    ),
+    'mmdet/mask_rcnn_ravlt_t_1x': (
+        [*DETECTION, *PROPOSALS, *FIXED_SIZE],
+        'coco/segm_mAP',
+    ),
+    'mmdet/mask_rcnn_ravlt_s_3x': (
+        [*DETECTION, *PROPOSALS, *MANY_SIZES],
+        'coco/segm_mAP',
+    ),
+    'mmdet/cascade_mask_rcnn_ravlt_s_3x': (
+        [*DETECTION, *PROPOSALS, *MANY_SIZES],
+        'coco/segm_mAP',
+    ),
+    'mmseg/semantic_fpn_ravlt_t_1x': (SEGMENTATION, 'mIoU'),
+    'mmseg/upernet_ravlt_s_2x': (SEGMENTATION, 'mIoU'),
+    'mmpretrain/ravlt_t_in1k': (CLASSIFICATION, 'accuracy/top1'),
+}
+
+
+def write_data(folder, library):
+    """Two training images and one to evaluate on, in the layout of ``--data``."""
+    if library == 'mmdet':
+        write_shapes(folder, num_train=2, num_val=1, size=SIZE)
+        return
+    rng = np.random.default_rng(0)
+    for i, split in enumerate(('train', 'train', 'val')):
+        image = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        if library == 'mmseg':
+            places = {
+                f'images/{split}/{i}.png': image,
+                f'annotations/{split}/{i}.png': (image[..., 0] > 128).astype(np.uint8),
+            }
+        else:
+            places = {f'{split}/{name}/{i}.png': image for name in ('cat', 'dog')}
+        for name, pixels in places.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / name), pixels)
+    if library == 'mmseg':
+        (folder / 'classes.txt').write_text('dark\nbright\n')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('leaf', RUNS)
+def test_training_evaluates_and_resumes(leaf, tmp_path):
+    options, score = RUNS[leaf]
+    library = leaf.split('/')[0]
+    write_data(tmp_path / 'data', library)
+
+    def train(until, *resume):
+        done = subprocess.run(
+            [
+                *(sys.executable, str(TRAIN), config_path(f'{leaf}.py')),
+                *('--data', 'data', '--work-dir', 'work', *resume, '--cfg-options'),
+                *(option.format(until) for option in options),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        newest = max((tmp_path / 'work').glob('*/vis_data/scalars.json'))
+        return [json.loads(line) for line in newest.read_text().splitlines()]
+
+    clock = 'iter' if library == 'mmseg' else 'epoch'
+    for until, resume in ((1, ()), (2, ('--resume',))):
+        records = train(until, *resume)
+        assert (tmp_path / f'work/{clock}_{until}.pth').is_file()
+        scores = [record[score] for record in records if score in record]
+        assert len(scores) == 1 and 0 <= scores[0] <= 100
+        trained = [record for record in records if 'loss' in record]
+        assert all(math.isfinite(record['loss']) for record in trained)
+        # The second run goes on where the first one ended.
+        assert {record[clock] for record in trained} == {until}
