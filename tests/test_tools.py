@@ -96,7 +96,11 @@ def test_test_repeats_the_score_draws_and_dumps(trained):
     images = 2 if library == 'mmdet' else 4
     drawn = [p for p in (folder / 'drawn').rglob('*') if p.suffix in ('.png', '.jpg')]
     assert len(drawn) == images
-    assert len(pickle.loads((folder / 'predictions.pkl').read_bytes())) == images
+    predictions = pickle.loads((folder / 'predictions.pkl').read_bytes())
+    assert len(predictions) == images
+    kind = dict(mmdet='pred_instances', mmseg='pred_sem_seg', mmpretrain='pred_label')
+    assert all(kind[library] in prediction for prediction in predictions)
+    assert not any('seg_logits' in prediction for prediction in predictions)
 
 
 @pytest.mark.slow

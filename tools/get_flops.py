@@ -5,11 +5,10 @@ python tools/get_flops.py configs/mmdet/mask_rcnn_ravlt_t_1x.py --shape 800 1280
 
 import argparse
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.command_line import read_config
+from mmravlt.command_line import add_cfg_options, read_config
 from mmravlt.flops import (
     FlopsError,
     measure,
@@ -50,13 +49,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='one Markdown table with a line for each config, instead of its parts',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, as in tools/train.py',
-    )
+    add_cfg_options(parser)
     # what read_config knows of other tools
     parser.set_defaults(data=None, work_dir=None, launcher='none', local_rank=0)
     return parser.parse_args()

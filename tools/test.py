@@ -7,6 +7,7 @@ import argparse
 import os
 
 from mmengine.config import Config
+from mmengine.evaluator import DumpResults
 from mmengine.registry import METRICS
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
@@ -49,10 +50,24 @@ def draw_predictions(cfg: Config, folder: str) -> None:
         raise SystemExit(f'error: --show-dir does not know default_scope {scope!r}')
 
 
+class DumpSegResults(DumpResults):
+    """Dumps class maps without the scores of all classes, 100 times their size."""
+
+    def process(self, data_batch: dict, predictions: list[dict]) -> None:
+        kept = [
+            {key: value for key, value in sample.items() if key != 'seg_logits'}
+            for sample in predictions
+        ]
+        super().process(data_batch, kept)
+
+
 def main() -> None:
     args = parse_args()
     cfg = read_config(args, training=False)
     cfg.load_from = args.checkpoint
+    # Or mmseg would open the training data to draw predictions.
+    cfg.train_dataloader = cfg.train_cfg = None
+    cfg.optim_wrapper = cfg.param_scheduler = None
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show_dir:
@@ -60,11 +75,12 @@ def main() -> None:
     adapt_to_device(cfg)
     runner = build_runner(cfg)
     if args.out:
-        # mmdet's own kind writes masks run-length encoded.
-        is_detector = cfg.get('default_scope') == 'mmdet'
-        kind = 'mmdet.DumpDetResults' if is_detector else 'DumpResults'
-        dump = METRICS.build(dict(type=kind, out_file_path=args.out))
-        runner.test_evaluator.metrics.append(dump)
+        scope, kind = cfg.get('default_scope'), DumpResults
+        if scope == 'mmdet':  # its own kind writes masks run-length encoded
+            kind = METRICS.get('mmdet.DumpDetResults')
+        elif scope == 'mmseg':
+            kind = DumpSegResults
+        runner.test_evaluator.metrics.append(kind(out_file_path=args.out))
     runner.test()
 
 

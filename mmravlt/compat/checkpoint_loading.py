@@ -6,6 +6,7 @@ the maintained fork unpickles everything once its list does not suffice. After
 
 ``mmengine.runner.load_checkpoint``, ``Runner.resume`` and ``init_cfg`` of type
 ``Pretrained`` all ask MMEngine's ``CheckpointLoader``, so they need no change.
+What then becomes of the weights of a RAVLT is in :mod:`.weight_fitting`.
 """
 
 import http.client
@@ -17,11 +18,19 @@ from urllib.parse import urlparse
 
 import torch
 
-from mmravlt.checkpoint import load_file, looks_complete, unwrap
+from mmravlt.checkpoint import (
+    DamagedCheckpointError,
+    DownloadError,
+    UnsafeCheckpointError,
+    load_file,
+    looks_complete,
+)
+
+from . import weight_fitting
 
 # `name-<first 8 digits of the SHA-256>.pth`, as the model zoos name their files;
 # a date such as -20240131 also has eight such digits.
-_HASH = re.compile(r'-(?!20\d{2}[01]\d[0-3]\d\.)([0-9a-f]{8})\.pth$')
+_HASH = re.compile(r'-(?!20\d{2}[01]\d[0-3]\d\.)([0-9a-f]{8})\.(?:pth|safetensors)$')
 
 
 def install() -> None:
@@ -43,6 +52,7 @@ def install() -> None:
     checkpoint.load_from_http = load_from_http
     if hasattr(checkpoint, '_safe_torch_load'):  # the fork
         checkpoint._safe_torch_load = _load
+    weight_fitting.install()
 
 
 # MMEngine logs what follows `load_from_`, and passes the arguments by position.
@@ -57,10 +67,10 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
             weights of a file saved on a GPU can always go.
 
     Returns:
-        The checkpoint, with ``state_dict`` if it is a released classifier.
+        The checkpoint, with ``state_dict`` if it holds a RAVLT.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MissingCheckpointError: There is no such file.
         DamagedCheckpointError: It is no checkpoint, or an incomplete one.
         UnsafeCheckpointError: It holds a type that is not on the list.
     """
@@ -90,7 +100,7 @@ def load_from_http(
         As :func:`load_from_local`.
 
     Raises:
-        RuntimeError: The download failed; no file is left behind.
+        DownloadError: The download failed; no file is left behind.
         DamagedCheckpointError: It is no checkpoint, or an incomplete one.
         UnsafeCheckpointError: It holds a type that is not on the list.
     """
@@ -112,7 +122,9 @@ def load_from_http(
 
 def _load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
     """Has the signature of the fork's function; never unpickles everything."""
-    return unwrap(load_file(file, 'cpu' if map_location is None else map_location))
+    loaded = load_file(file, 'cpu' if map_location is None else map_location)
+    name = getattr(file, 'name', 'the given file') if hasattr(file, 'read') else file
+    return weight_fitting.note_source(loaded, str(name))
 
 
 def _download(url: str, path: str, progress: bool | None) -> None:
@@ -127,10 +139,9 @@ def _download(url: str, path: str, progress: bool | None) -> None:
             progress=sys.stderr.isatty() if progress is None else progress,
         )
         # torch takes a connection that closed early for the end of the file
-        with open(partial, 'rb') as file:
-            if not looks_complete(file):
-                size = os.path.getsize(partial)
-                raise OSError(f'{size} bytes arrived, not a complete checkpoint')
+        if not _is_complete(partial):
+            size = os.path.getsize(partial)
+            raise OSError(f'{size} bytes arrived, not a complete checkpoint')
         os.replace(partial, path)
     except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
         raise _download_error(url, path, error) from error
@@ -139,9 +150,24 @@ def _download(url: str, path: str, progress: bool | None) -> None:
             os.remove(partial)
 
 
-def _download_error(url: str, path: str, reason: object) -> RuntimeError:
-    return RuntimeError(
+def _is_complete(path: str) -> bool:
+    with open(path, 'rb') as file:
+        if not looks_complete(file):
+            return False
+        is_old = file.read(1) == b'\x80'
+    if is_old:  # the format before torch 1.6 shows its end only when it is read
+        try:
+            load_file(path)
+        except DamagedCheckpointError:
+            return False
+        except UnsafeCheckpointError:  # said again when it is loaded
+            return True
+    return True
+
+
+def _download_error(url: str, path: str, reason: object) -> DownloadError:
+    return DownloadError(
         f'{url} could not be downloaded ({reason}): put the file at {path} by hand, '
-        f'or train from random weights with '
+        f'or, where it is what a training begins with, train from random weights with '
         f'--cfg-options model.backbone.init_cfg=None'
     )

@@ -30,8 +30,8 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
         cfg (Config): config of a detector, a segmentor or a classifier,
             changed in place.
         folder (str): the data.
-        training (bool): False takes all training out of ``cfg``, so that the
-            folder need not have training data.
+        training (bool): False leaves the training data alone, which the folder
+            then need not have.
 
     Raises:
         DataError: if the config cannot take other data or the folder is not
@@ -51,7 +51,3 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
     if not root.is_dir():
         raise DataError(f'--data {folder}: there is no such folder.')
     TASKS[scope](cfg, root, training)
-    if not training:
-        # or mmseg would open the training data to draw predictions
-        cfg.train_dataloader = cfg.train_cfg = None
-        cfg.optim_wrapper = cfg.param_scheduler = None

@@ -60,6 +60,11 @@ def use_classification_data(cfg: Config, root: Path, training: bool) -> None:
     for node in dicts([cfg.model, *around]):
         if 'topk' in node:
             node['topk'] = _at_most(node['topk'], len(classes))
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.get('ema_type') == 'ExponentialMovingAverage':
+            # An average over ImageNet's 25,000 iterations would still hold the
+            # random weights when training on less data has ended.
+            hook.ema_type = 'MomentumAnnealingEMA'
     for dataset, split in datasets:
         replace_dataset(
             dataset,

@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import io
 import re
 import subprocess
 import sys
@@ -345,6 +346,30 @@ def test_half_a_download_leaves_no_file(server, cache, body, has_hash, cut):
     refused(server, cache, name, 'hash' if has_hash else r'\d+ bytes arrived')
     server.cut = None
     assert 'state_dict' in CheckpointLoader.load_checkpoint(server.address + name)
+
+
+def test_half_of_a_file_of_before_torch_1_6_is_not_kept_either(server, cache):
+    whole = io.BytesIO()
+    torch.save({'w': torch.ones(1000)}, whole, _use_new_zipfile_serialization=False)
+    server.files['/old.pth'], server.cut = whole.getvalue(), -1000
+    refused(server, cache, '/old.pth', r'\d+ bytes arrived')
+    server.cut = None
+    loaded = CheckpointLoader.load_checkpoint(server.address + '/old.pth')
+    torch.testing.assert_close(loaded['w'], torch.ones(1000))
+
+
+@pytest.mark.parametrize('cut', [None, 9, -1])
+def test_safetensors_are_downloaded_whole_or_not_at_all(server, cache, cut):
+    header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    body = len(header).to_bytes(8, 'little') + header + bytes(4)
+    server.files['/x.safetensors'], server.cut = body, cut
+    if cut is None:
+        checkpoint_loading._download(
+            server.address + '/x.safetensors', str(cache / 'x.safetensors'), False
+        )
+        assert (cache / 'x.safetensors').read_bytes() == body
+    else:
+        refused(server, cache, '/x.safetensors', r'\d+ bytes arrived')
 
 
 def test_another_file_than_its_name_says_is_refused(server, cache, body):

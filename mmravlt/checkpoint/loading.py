@@ -21,12 +21,16 @@ and one warning names it. Use it only for files from people you trust.
 torch 2.1 to 2.3 have no list of allowed types, and their ``weights_only``
 refuses the files that MMEngine writes. There ``torch.load`` is handed an
 unpickler that finds the same names and torch's own, and nothing else.
+
+A ``.safetensors`` file holds nothing but tensors and text, and is read with the
+library of that name (https://github.com/huggingface/safetensors).
 """
 
 import _compat_pickle
 import argparse
 import collections
 import functools
+import json
 import logging
 import os
 import pathlib
@@ -44,24 +48,19 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from .errors import (
+    CheckpointError,
+    DamagedCheckpointError,
+    MissingCheckpointError,
+    UnsafeCheckpointError,
+)
+
 TRUST_SWITCH = 'MMRAVLT_TRUST_CHECKPOINT'
 
 logger = logging.getLogger(__name__)
 
 # The list of allowed types is one per process: two loads must not undo each other.
 _lock = threading.RLock()
-
-
-class UnsafeCheckpointError(pickle.UnpicklingError):
-    """The file asks for a type that is not on the list.
-
-    A subclass of what ``torch.load`` raises for the same reason, so that code
-    written for torch's error keeps working.
-    """
-
-
-class DamagedCheckpointError(pickle.UnpicklingError):
-    """The file is no checkpoint, or only the beginning of one."""
 
 
 def load_file(source: str | os.PathLike | BinaryIO, map_location: Any = 'cpu') -> Any:
@@ -74,18 +73,21 @@ def load_file(source: str | os.PathLike | BinaryIO, map_location: Any = 'cpu') -
 
     Returns:
         What the file holds. A ``defaultdict`` and MMEngine's ``ConfigDict``
-        come back as ``dict``, a path as a pure path.
+        come back as ``dict``, a path as a pure path. Of a ``.safetensors`` file,
+        the tensors as ``state_dict``, and as ``meta`` what
+        :func:`~mmravlt.checkpoint.convert_file` wrote beside them.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        MissingCheckpointError: There is no such file.
         DamagedCheckpointError: It is no checkpoint, or an incomplete one.
         UnsafeCheckpointError: It holds a type that is not on the list.
+        CheckpointError: The library safetensors is needed and not installed.
     """
     if hasattr(source, 'read'):
         return _load(source, getattr(source, 'name', 'the given file'), map_location)
     path = os.path.expanduser(os.fspath(source))
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} can not be found.')
+    if not os.path.isfile(path):
+        raise MissingCheckpointError(f'{path} can not be found.')
     with open(path, 'rb') as file:
         return _load(file, path, map_location)
 
@@ -117,17 +119,56 @@ def looks_complete(file: BinaryIO) -> bool:
     """Whether a file may be a whole checkpoint, judged without reading it all.
 
     Since torch 1.6 a checkpoint is a zip archive, whose list of contents stands
-    at its end: a download that stopped early has none. Older files are a row of
-    pickles, of which only the first bytes are known.
+    at its end: a download that stopped early has none. A safetensors file states
+    its size. Older files are a row of pickles, of which only the first bytes are
+    known.
 
     Args:
         file: An open binary file; it is left at its beginning.
     """
-    file.seek(0)
-    head = file.read(4)
-    complete = zipfile.is_zipfile(file) if head[:2] == b'PK' else head[:1] == b'\x80'
+    header = _safetensors_header(file)
+    if header is not None:
+        contents = [v for key, v in header.items() if key != '__metadata__']
+        size = max((tensor['data_offsets'][1] for tensor in contents), default=0)
+        complete = file.tell() + size == file.seek(0, os.SEEK_END)
+    else:
+        file.seek(0)
+        head = file.read(2)
+        complete = zipfile.is_zipfile(file) if head == b'PK' else head[:1] == b'\x80'
     file.seek(0)
     return complete
+
+
+def _safetensors_header(file: BinaryIO) -> dict | None:
+    """The list of contents of a safetensors file, or None if it is another.
+
+    The format: 8 bytes that hold the length of the header, the header in JSON,
+    and the tensors. The file is left at the end of the header.
+    """
+    file.seek(0)
+    length = int.from_bytes(file.read(8), 'little')
+    if length > 100_000_000 or file.read(1) != b'{':  # the library's own limit
+        return None
+    try:
+        return json.loads(b'{' + file.read(length - 1))
+    except ValueError:  # cut within the header
+        return None
+
+
+def _load_safetensors(file: BinaryIO, name: str, header: dict, device: Any) -> dict:
+    try:
+        from safetensors.torch import load
+    except ImportError:
+        raise CheckpointError(
+            f'{name} is a safetensors file, and the library safetensors that reads '
+            f'it is not installed: pip install safetensors'
+        ) from None
+    file.seek(0)
+    weights = load(file.read())
+    if isinstance(device, (str, torch.device)):
+        weights = {key: value.to(device) for key, value in weights.items()}
+    meta = json.loads(header.get('__metadata__', {}).get('mmravlt', '{}'))
+    return {'meta': meta, 'state_dict': weights}
 
 
 def _load(file: BinaryIO, name: str, map_location: Any) -> Any:
@@ -138,6 +179,10 @@ def _load(file: BinaryIO, name: str, map_location: Any) -> Any:
     )
     if not looks_complete(file):
         raise damaged
+    header = _safetensors_header(file)
+    if header is not None:
+        return _load_safetensors(file, name, header, map_location)
+    file.seek(0)
     if os.environ.get(TRUST_SWITCH) == '1':
         logger.warning(
             '%s is loaded without restrictions because %s=1 is set: it can run '

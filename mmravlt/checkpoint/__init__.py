@@ -1,0 +1,55 @@
+"""Read weights, see what they are, and fit them to a model.
+
+``loading`` reads a file without running what it carries, ``weights`` recognises
+what it is and gives a model the weights it needs, ``writing`` makes clean files
+of it. All of it works on names, shapes and tensors: nothing here knows a model.
+"""
+
+from .errors import (
+    CheckpointError,
+    DamagedCheckpointError,
+    DownloadError,
+    MissingCheckpointError,
+    MissingPrefixError,
+    UnsafeCheckpointError,
+    WrongWeightsError,
+)
+from .loading import TRUST_SWITCH, load_file, looks_complete, unwrap
+from .weights import (
+    BACKBONE,
+    VARIANTS,
+    Contents,
+    Report,
+    Size,
+    choose_weights,
+    find_backbones,
+    fit,
+    read_contents,
+)
+from .writing import USES, convert_file, publish_file
+
+__all__ = [
+    'BACKBONE',
+    'TRUST_SWITCH',
+    'USES',
+    'VARIANTS',
+    'CheckpointError',
+    'Contents',
+    'DamagedCheckpointError',
+    'DownloadError',
+    'MissingCheckpointError',
+    'MissingPrefixError',
+    'Report',
+    'Size',
+    'UnsafeCheckpointError',
+    'WrongWeightsError',
+    'choose_weights',
+    'convert_file',
+    'find_backbones',
+    'fit',
+    'load_file',
+    'looks_complete',
+    'publish_file',
+    'read_contents',
+    'unwrap',
+]

@@ -1,0 +1,308 @@
+"""What a file is, told from names and shapes; tensors have no values here."""
+
+import logging
+
+import pytest
+import torch
+
+from mmravlt.checkpoint import (
+    VARIANTS,
+    Size,
+    WrongWeightsError,
+    fit,
+    read_contents,
+)
+from mmravlt.models import RAVLT
+from tests.release_weights import (
+    RECORDED,
+    name_in_model,
+    released_file,
+    released_shapes,
+)
+
+
+def meta(shapes):
+    return {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
+
+
+def backbone(variant='t', prefix=''):
+    """Names and shapes of what a RAVLT of ours expects."""
+    names = {n: tuple(s) for n, s in RECORDED[variant].items()}
+    return {prefix + n: s for n, s in names.items() if not n.endswith('RoPE.angle')}
+
+
+def number(value):
+    return {'backbone.x.weight': torch.full((2, 2), value)}
+
+
+CLASSIFIER = meta(released_shapes('classifier', 't'))
+DETECTOR = meta(released_shapes('mask_rcnn', 't'))
+MMCV = {'mmcv_version': '1.7.1', 'epoch': 12}
+MMENGINE = {'mmengine_version': '0.10.7', 'epoch': 12}
+
+
+def test_the_variants_are_those_of_the_backbone():
+    zoo = {f'RAVLT-{name.upper()}': arch for name, arch in RAVLT.arch_zoo.items()}
+    sizes = {n: Size(tuple(a['embed_dims']), a['depths']) for n, a in zoo.items()}
+    assert sizes == VARIANTS
+
+
+@pytest.mark.parametrize(
+    ('checkpoint', 'kind', 'layout'),
+    [
+        ({'model': CLASSIFIER, 'epoch': 3}, 'classifier', "in the release's layout"),
+        ({'meta': MMCV, 'state_dict': DETECTOR}, 'detector', 'written by mmcv 1.7.1'),
+        (
+            {'meta': MMENGINE, 'state_dict': DETECTOR, 'message_hub': {}},
+            'detector',
+            'written by MMEngine 0.10.7',
+        ),
+        (
+            {'meta': MMCV, 'state_dict': meta(released_shapes('upernet', 't'))},
+            'segmentor',
+            'written by mmcv 1.7.1',
+        ),
+        (CLASSIFIER, 'classifier', 'a state dict'),
+        (meta(RECORDED['t']), 'backbone', 'a state dict'),
+        ({f'module.{n}': v for n, v in DETECTOR.items()}, 'detector', 'a state dict'),
+        ({f'student.{n}': v for n, v in DETECTOR.items()}, 'detector', 'a state dict'),
+        ({f'encoder.{n}': v for n, v in CLASSIFIER.items()}, 'classifier', 'a state'),
+    ],
+    ids=[
+        'release',
+        'mmcv detector',
+        'MMEngine detector',
+        'mmcv segmentor',
+        'plain classifier',
+        'plain backbone',
+        'several GPUs',
+        'student',
+        'encoder',
+    ],
+)
+def test_each_layout_is_recognised_and_gives_the_backbone(checkpoint, kind, layout):
+    contents = read_contents(checkpoint)
+    assert str(contents).startswith(f'RAVLT-T {kind}, {layout}')
+    loaded, report = fit(contents, backbone())
+    assert {n: tuple(v.shape) for n, v in loaded.items() if 'RoPE' not in n} == {
+        n: s for n, s in backbone().items() if n in loaded
+    }
+    assert {name.split('.')[0] for name in report.new} <= {'extra_norms'}
+
+
+@pytest.mark.parametrize('weights', [CLASSIFIER, DETECTOR], ids=['bare', 'whole'])
+def test_renaming_twice_changes_nothing(weights):
+    once = read_contents(weights)
+    twice = read_contents(once.weights)
+    assert twice.weights.keys() == once.weights.keys()
+    assert all(twice.weights[name] is value for name, value in once.weights.items())
+    family = 'classifier' if weights is CLASSIFIER else 'mask_rcnn'
+    assert list(once.weights) == [name_in_model(name, family) for name in weights]
+
+
+def test_the_convolution_of_the_released_head_becomes_linear():
+    head = torch.arange(6.0).view(2, 3, 1, 1)
+    weights = {**CLASSIFIER, 'head.weight': head}
+    got = read_contents(weights).weights['head.fc.weight']
+    assert torch.equal(got, torch.tensor([[0.0, 1, 2], [3, 4, 5]]))
+
+
+# --- moving averages: which of the two sets is taken ---
+
+RAW, AVERAGE = 1.0, 2.0
+TRAININGS = {
+    'MMEngine': {
+        'state_dict': number(AVERAGE),
+        'ema_state_dict': {
+            **{f'module.{n}': v for n, v in number(RAW).items()},
+            'steps': torch.tensor(3),
+        },
+    },
+    'mmcv': {
+        'meta': MMCV,
+        'state_dict': {
+            **number(AVERAGE),
+            'backbone.x.running_mean': torch.zeros(2),  # has no second value
+            'ema_backbone_x_weight': torch.full((2, 2), RAW),
+        },
+    },
+    'DeiT': {'model': number(RAW), 'model_ema': number(AVERAGE)},
+    'timm': {'state_dict': number(RAW), 'state_dict_ema': number(AVERAGE)},
+}
+
+
+@pytest.mark.parametrize('averaged', [None, True, False])
+@pytest.mark.parametrize('program', TRAININGS)
+def test_of_a_training_with_an_average_the_wanted_weights_are_taken(program, averaged):
+    default = AVERAGE if program in ('MMEngine', 'mmcv') else RAW
+    expected = {None: default, True: AVERAGE, False: RAW}[averaged]
+    contents = read_contents(TRAININGS[program], averaged)
+    assert (contents.weights['backbone.x.weight'] == expected).all()
+    names = {'backbone.x.weight'}
+    if program == 'mmcv':
+        names.add('backbone.x.running_mean')
+    assert contents.weights.keys() == names
+    words = ('moving average (EMA)', 'raw weights')
+    mine, other = words if expected == AVERAGE else words[::-1]
+    assert f'the {mine} of ' in str(contents) and f'not the {other} of' in str(contents)
+
+
+def test_without_an_average_the_raw_weights_are_all_there_is():
+    checkpoint = {'state_dict': number(RAW)}
+    assert (
+        read_contents(checkpoint, averaged=False).weights['backbone.x.weight'] == RAW
+    ).all()
+    with pytest.raises(WrongWeightsError, match='no moving average'):
+        read_contents(checkpoint, averaged=True)
+
+
+@pytest.mark.parametrize(
+    'checkpoint', [{}, torch.ones(1), None, {'state_dict': {}}, {'epoch': 3}], ids=repr
+)
+def test_what_holds_no_weights_is_refused(checkpoint):
+    with pytest.raises(WrongWeightsError, match='holds no weights'):
+        read_contents(checkpoint)
+
+
+def test_two_backbones_in_unknown_places_are_refused():
+    weights = {
+        f'{who}.{n}': v for who in ('student', 'teacher') for n, v in DETECTOR.items()
+    }
+    with pytest.raises(WrongWeightsError, match=r"'student\.backbone\.' and 'teacher"):
+        read_contents(weights)
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize(
+    ('dims', 'depths', 'words'),
+    [
+        ((64, 128, 320, 512), (3, 5, 9, 3), 'RAVLT-S'),
+        ((64, 128), (2, 2), 'RAVLT-T (stages 1 to 2)'),
+        ((96,), (4,), 'RAVLT-B or RAVLT-L (stage 1)'),
+        ((8, 16), (1, 2), 'RAVLT with embed_dims (8, 16) and depths (1, 2)'),
+        (
+            (64, 128, 256, 512),
+            (2, 2, 6, 3),
+            'RAVLT with embed_dims (64, 128, 256, 512) and depths (2, 2, 6, 3)',
+        ),
+    ],
+)
+def test_a_size_is_called_by_its_variant(dims, depths, words):
+    assert str(Size(dims, depths)) == words
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+@pytest.mark.parametrize(('file', 'model'), ['ts', 'st', 'tb', 'bl', 'lt'])
+def test_another_size_is_refused_and_both_are_named(file, model, prefix):
+    contents = read_contents(released_file('classifier', file, 'meta'))
+    with pytest.raises(WrongWeightsError) as caught:
+        fit(contents, backbone(model, prefix), 'RAVLT.pth')
+    message = str(caught.value)
+    assert message.startswith(
+        f'the weights of RAVLT.pth are of RAVLT-{file.upper()}, but this model is '
+        f'RAVLT-{model.upper()}: '
+    )
+    assert '\n' not in message
+
+
+def test_a_size_of_ones_own_is_described_by_its_numbers():
+    arch = {'embed_dims': (8, 16, 24, 32), 'depths': (1,) * 4, 'num_heads': (1,) * 4}
+    with torch.device('meta'):
+        own = {n: tuple(v.shape) for n, v in RAVLT(arch).state_dict().items()}
+    with pytest.raises(
+        WrongWeightsError,
+        match=r'RAVLT with embed_dims \(8, 16, 24, 32\) and depths \(1, 1, 1, 1\)',
+    ):
+        fit(read_contents(CLASSIFIER), own)
+
+
+# --- weights of other models ---
+
+RESNET = meta({'conv1.weight': (64, 3, 7, 7), 'bn1.bias': (64,), 'fc.bias': (1000,)})
+# Of a Swin with the channels of RAVLT-B, one name and shape is the same.
+SWIN = meta(
+    {
+        'patch_embed.proj.weight': (96, 3, 4, 4),
+        'layers.0.blocks.0.attn.proj.bias': (96,),
+        'layers.0.blocks.0.norm1.weight': (96,),
+    }
+)
+HEADS = {n: v for n, v in DETECTOR.items() if not n.startswith('backbone.')}
+WHOLE = {n: tuple(v.shape) for n, v in DETECTOR.items() if 'RoPE' not in n}
+
+
+@pytest.mark.parametrize(
+    ('weights', 'expected'),
+    [
+        (RESNET, backbone('b')),
+        (RESNET, WHOLE),
+        (SWIN, backbone('b')),
+        (HEADS, backbone('t')),
+        ({**HEADS, **{f'backbone.{n}': v for n, v in RESNET.items()}}, WHOLE),
+    ],
+    ids=['ResNet', 'ResNet in detector', 'Swin', 'heads', 'ResNet detector'],
+)
+def test_weights_without_a_ravlt_are_refused(weights, expected):
+    with pytest.raises(WrongWeightsError) as caught:
+        fit(read_contents(weights), expected, 'file.pth')
+    message = str(caught.value)
+    first = next(iter(weights)).split('.')[0]
+    assert 'nothing in file.pth for this RAVLT-' in message
+    assert f'begin with {first}' in message and '\n' not in message
+
+
+def test_heads_alone_are_loaded_and_the_backbone_is_called_new():
+    loaded, report = fit(read_contents(HEADS), WHOLE)
+    assert loaded.keys() == HEADS.keys()
+    assert report.level == logging.WARNING
+    assert 'new, not in the file: backbone (' in str(report)
+
+
+# --- the report ---
+
+
+def test_counters_and_frequencies_may_be_absent():
+    weights = {
+        name: value
+        for name, value in DETECTOR.items()
+        if not name.endswith(('num_batches_tracked', 'RoPE.angle'))
+    }
+    _, report = fit(read_contents(weights), WHOLE)
+    assert not report.new and report.level == logging.INFO
+    assert '\n' not in str(report)
+
+
+def test_a_missing_weight_is_named_and_alarms():
+    gone = 'layers.2.blocks.4.ffn.fc2.bias'
+    weights = {name: v for name, v in DETECTOR.items() if name != f'backbone.{gone}'}
+    loaded, report = fit(read_contents(weights), backbone())
+    assert gone not in loaded
+    assert report.level == logging.WARNING
+    assert f'  new, not in the file: {gone} (1)' in str(report).splitlines()
+
+
+def test_what_a_model_has_no_place_for_alarms_only_in_a_file_for_that_model():
+    surplus = {**DETECTOR, 'extra_head.conv.weight': torch.empty(1, device='meta')}
+    _, whole = fit(read_contents(surplus), WHOLE)
+    assert whole.level == logging.WARNING
+    assert str(whole).splitlines()[1:] == ['  not used of the file: extra_head (1)']
+    _, part = fit(read_contents(surplus), backbone())
+    assert part.level == logging.INFO
+    assert 'extra_head (1)' in str(part)
+
+
+def test_other_image_channels_are_named_with_both_shapes():
+    name = 'patch_embed.proj.0.weight'
+    loaded, report = fit(read_contents(CLASSIFIER), {**backbone(), name: (32, 4, 3, 3)})
+    assert name not in loaded
+    assert f'    {name}: 32×3×3×3 in the file, 32×4×3×3 here' in str(report)
+
+
+def test_many_other_shapes_do_not_flood_the_log():
+    odd = {name: (*shape, 2) for name, shape in backbone().items() if 'ffn' in name}
+    _, report = fit(read_contents(CLASSIFIER), {**backbone(), **odd})
+    lines = str(report).splitlines()
+    assert len(lines) < 70
+    assert f'    and {len(odd) - 60} more' in lines

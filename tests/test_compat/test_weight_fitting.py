@@ -1,0 +1,516 @@
+"""Released files arrive in models, through the ways that MMEngine has."""
+
+import logging
+from collections import OrderedDict
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseModel, ImgDataPreprocessor
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner, load_checkpoint, load_state_dict
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import nn
+
+from mmravlt import config_path
+from mmravlt.checkpoint import CheckpointError, MissingPrefixError, WrongWeightsError
+from mmravlt.compat import weight_fitting
+from mmravlt.models import RAVLT
+from tests.release_weights import (
+    FILES,
+    fill,
+    name_in_model,
+    released_file,
+    released_shapes,
+)
+
+TINY = {
+    'embed_dims': (8, 16, 24, 32),
+    'depths': (1, 1, 1, 1),
+    'num_heads': (1, 2, 3, 4),
+}
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """The reports that were logged: (level, text)."""
+    logged = []
+
+    def print_log(text, logger=None, level=logging.INFO):
+        if 'weights of this model' in text:
+            logged.append((level, text))
+
+    monkeypatch.setattr('mmengine.logging.print_log', print_log)
+    return logged
+
+
+def build(config, device='cpu', **changes):
+    """The model of a config, its weights nothing but NaN."""
+    cfg = Config.fromfile(config_path(config))
+    cfg.merge_from_dict({'model.backbone.init_cfg': None, **changes})
+    __import__(f'{cfg.default_scope}.models')
+    with (
+        torch.device('meta'),
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+    ):
+        model = MODELS.build(cfg.model)
+    if device == 'meta':
+        return model
+    model.to_empty(device=device)
+    for value in model.state_dict().values():
+        value.fill_(float('nan') if value.is_floating_point() else -1)
+    return model
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Write a file that lives as long as the test: some are large."""
+    path = tmp_path / 'weights.pth'
+
+    def write(checkpoint):
+        torch.save(checkpoint, path)
+        return str(path)
+
+    yield write
+    path.unlink(missing_ok=True)
+
+
+def assert_arrived(weights, model, rename=lambda name: name):
+    """Every value of the file is in the model, where it belongs."""
+    own = model.state_dict()
+    for name, value in weights.items():
+        if not name.endswith('RoPE.angle'):
+            here = own[rename(name)]
+            assert torch.equal(here.flatten(), value.flatten()), name
+
+
+def values(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_unchanged(model, before):
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    for name, value in before.items():
+        assert torch.equal(torch.nan_to_num(after[name]), torch.nan_to_num(value)), name
+
+
+# --- released files in the configs of this package ---
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'mmpretrain/ravlt_t_in1k.py',
+        'mmdet/retinanet_ravlt_t_1x.py',
+        'mmdet/mask_rcnn_ravlt_t_1x.py',
+        'mmdet/cascade_mask_rcnn_ravlt_s_3x.py',
+        'mmseg/semantic_fpn_ravlt_t_1x.py',
+        'mmseg/upernet_ravlt_s_2x.py',
+    ],
+)
+def test_every_value_of_a_released_file_arrives(config, reports, save):
+    family, variant = FILES[config]
+    checkpoint = released_file(family, variant)
+    weights = next(checkpoint[k] for k in ('state_dict', 'model') if k in checkpoint)
+    model = build(config)
+    load_checkpoint(model, save(checkpoint))
+
+    assert_arrived(weights, model, lambda name: name_in_model(name, family))
+    assert not any(v.isnan().any() for v in model.state_dict().values())
+    ((level, text),) = reports
+    count = sum(not n.endswith('num_batches_tracked') for n in model.state_dict())
+    assert level == logging.INFO
+    assert text.endswith(f'loaded {count} of the {count} weights of this model')
+    assert f'weights.pth (RAVLT-{variant.upper()} ' in text
+
+
+@pytest.mark.parametrize('config', FILES)
+def test_the_names_of_every_released_file_are_those_of_its_config(config, reports):
+    checkpoint = released_file(*FILES[config], device='meta')
+    model = build(config, device='meta')
+    for stage in model.backbone.layers:  # frequencies without values
+        stage.RoPE._load_from_state_dict = lambda *args: None
+    weights = next(checkpoint[k] for k in ('state_dict', 'model') if k in checkpoint)
+    load_state_dict(model, weights, strict=True)  # else it is refused
+    ((level, text),) = reports
+    assert level == logging.INFO and '\n' not in text
+
+
+# What belongs to the classes, in models of 3 classes: shapes there and in the file.
+BOX_HEAD = {
+    'fc_cls.weight': ((81, 1024), (4, 1024)),
+    'fc_cls.bias': ((81,), (4,)),
+    'fc_reg.weight': ((320, 1024), (12, 1024)),
+    'fc_reg.bias': ((320,), (12,)),
+}
+MASK_HEAD = {
+    'conv_logits.weight': ((80, 256, 1, 1), (3, 256, 1, 1)),
+    'conv_logits.bias': ((80,), (3,)),
+}
+
+
+def below(head, names):
+    return {f'{head}.{name}': shapes for name, shapes in names.items()}
+
+
+CLASS_LAYERS = {
+    'mmpretrain/ravlt_t_in1k.py': (
+        {'model.head.num_classes': 3},
+        below(
+            'head.fc', {'weight': ((1000, 1024), (3, 1024)), 'bias': ((1000,), (3,))}
+        ),
+    ),
+    'mmdet/retinanet_ravlt_t_1x.py': (
+        {'model.bbox_head.num_classes': 3},
+        below(
+            'bbox_head.retina_cls',
+            {'weight': ((720, 256, 3, 3), (27, 256, 3, 3)), 'bias': ((720,), (27,))},
+        ),
+    ),
+    'mmdet/mask_rcnn_ravlt_t_1x.py': (
+        {
+            'model.roi_head.bbox_head.num_classes': 3,
+            'model.roi_head.mask_head.num_classes': 3,
+        },
+        {
+            **below('roi_head.bbox_head', BOX_HEAD),
+            **below('roi_head.mask_head', MASK_HEAD),
+        },
+    ),
+    'mmdet/cascade_mask_rcnn_ravlt_s_3x.py': (
+        {
+            **{f'model.roi_head.bbox_head.{i}.num_classes': 3 for i in range(3)},
+            'model.roi_head.mask_head.num_classes': 3,
+        },
+        {
+            f'roi_head.{head}.{i}.{name}': shapes
+            for head, names in (('bbox_head', BOX_HEAD), ('mask_head', MASK_HEAD))
+            for i in range(3)
+            for name, shapes in names.items()
+        },
+    ),
+    'mmseg/semantic_fpn_ravlt_t_1x.py': (
+        {'model.decode_head.num_classes': 3},
+        below(
+            'decode_head.conv_seg',
+            {'weight': ((150, 128, 1, 1), (3, 128, 1, 1)), 'bias': ((150,), (3,))},
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize('config', CLASS_LAYERS)
+def test_other_classes_leave_exactly_the_class_layers_new(config, reports):
+    changes, layers = CLASS_LAYERS[config]
+    checkpoint = released_file(*FILES[config])
+    model = build(config, **changes)
+    load_state_dict(model, checkpoint.get('state_dict') or checkpoint['model'])
+
+    untouched = {
+        name
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and value.isnan().all()
+    }
+    assert untouched == set(layers)
+    ((level, text),) = reports
+    assert level == logging.WARNING
+    _, heading, *lines = text.splitlines()
+    assert heading == '  new, of another shape in the file:'
+    assert set(lines) == {
+        f'    {name}: {"×".join(map(str, theirs))} in the file, '
+        f'{"×".join(map(str, ours))} here'
+        for name, (theirs, ours) in layers.items()
+    }
+
+
+# --- the backbone's initial weights ---
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone.', 'backbone'])
+@pytest.mark.parametrize('family', ['classifier', 'mask_rcnn', 'semantic_fpn'])
+def test_pretrained_takes_any_released_file(family, prefix, reports, save):
+    path = save(released_file(family, 't'))
+    model = RAVLT(
+        't', init_cfg={'type': 'Pretrained', 'checkpoint': path, 'prefix': prefix}
+    )
+    before = values(model)
+    model.init_weights()
+    after = model.state_dict()
+    recorded = fill(released_shapes(family, 't'))
+    is_release = family == 'classifier'
+    for name, value in after.items():
+        theirs = recorded.get(name if is_release else f'backbone.{name}')
+        if is_release and name.startswith('extra_norms.'):
+            assert torch.equal(value, before[name])
+        else:
+            assert torch.equal(value, theirs), name
+    ((level, text),) = reports
+    assert level == logging.INFO
+    first, *rest = text.splitlines()
+    assert first.startswith(f'{path} (RAVLT-T ')
+    expected = []
+    if is_release:
+        assert first.endswith('loaded 282 of the 290 weights of this model')
+        expected.append(
+            '  new, as expected: extra_norms (8), the output norms that a classifier '
+            'does not have'
+        )
+        if prefix is None:
+            expected.append('  not used of the file: proj (2), norm (5), head (2)')
+    elif prefix is None:
+        heads = {
+            'mask_rcnn': 'neck (16), rpn_head (6), roi_head (20)',
+            'semantic_fpn': 'neck (16), decode_head (44)',
+        }
+        expected.append(f'  not used of the file: {heads[family]}')
+    assert rest == expected
+
+
+def test_a_backbone_with_fewer_stages_takes_a_whole_file(reports, save):
+    checkpoint = released_file('classifier', 't')
+    path = save(checkpoint)
+    model = RAVLT('t', out_indices=(0, 1), init_cfg=None)
+    load_checkpoint(model, path)
+    own = {n: v for n, v in model.state_dict().items() if 'extra_norms' not in n}
+    for name, value in own.items():
+        assert torch.equal(value, checkpoint['model'][name])
+    ((level, text),) = reports
+    assert level == logging.INFO
+    assert 'layers.1.downsample (7), layers.2 (' in text and 'layers.3 (' in text
+
+
+def test_a_prefix_that_no_name_has_is_named(save):
+    path = save(released_file('mask_rcnn', 't'))
+    init_cfg = {'type': 'Pretrained', 'checkpoint': path, 'prefix': 'student.'}
+    with pytest.raises(MissingPrefixError) as caught:
+        RAVLT('t', init_cfg=init_cfg).init_weights()
+    assert str(caught.value) == (
+        f"{path} has no weights under 'student.'; its names begin with backbone, "
+        f'neck, rpn_head, roi_head'
+    )
+
+
+def test_channels_last_weights_arrive(reports):
+    source = RAVLT(TINY)
+    weights = {
+        name: value.contiguous(memory_format=torch.channels_last)
+        if value.ndim == 4
+        else value
+        for name, value in source.state_dict().items()
+    }
+    model = RAVLT(TINY)
+    load_state_dict(model, weights)
+    assert_arrived(source.state_dict(), model)
+
+
+# --- refusals ---
+
+
+def foreign_resnet():
+    shapes = {'conv1.weight': (64, 3, 7, 7), 'layer1.0.conv1.weight': (64, 64, 1, 1)}
+    return {'state_dict': fill(shapes)}
+
+
+def wrong_rope():
+    checkpoint = released_file('classifier', 't')
+    checkpoint['model']['layers.3.RoPE.angle'] *= 1.1
+    return checkpoint
+
+
+REFUSED = {
+    'size': (
+        lambda: released_file('classifier', 's'),
+        'are of RAVLT-S, but this model is RAVLT-T: ',
+    ),
+    'ResNet': (
+        foreign_resnet,
+        'for this RAVLT-T model (its names begin with conv1, layer1)',
+    ),
+    'RoPE': (wrong_rope, 'layers.3.RoPE.angle'),
+    'empty': (dict, 'holds no weights'),
+}
+
+
+@pytest.mark.parametrize('how', ['pretrained', 'load_checkpoint'])
+@pytest.mark.parametrize('case', REFUSED)
+def test_weights_of_another_model_are_refused_and_change_nothing(
+    case, how, save, reports
+):
+    make, sentence = REFUSED[case]
+    path = save(make())
+    model = RAVLT('t', init_cfg={'type': 'Pretrained', 'checkpoint': path})
+    before = values(model)
+    with pytest.raises(WrongWeightsError) as caught:
+        model.init_weights() if how == 'pretrained' else load_checkpoint(model, path)
+    message = str(caught.value)
+    assert sentence in message and '\n' not in message
+    assert (path in message) != (case == 'empty')
+    assert isinstance(caught.value, CheckpointError)
+    assert_unchanged(model, before)
+    assert not reports
+
+
+@pytest.mark.parametrize('config', ['mmdet/mask_rcnn_ravlt_s_1x.py'])
+def test_a_detector_refuses_the_file_of_another_size(config, save):
+    path = save(released_file('mask_rcnn', 't'))
+    model = build(config)
+    before = values(model)
+    with pytest.raises(
+        WrongWeightsError, match='of RAVLT-T, but this model is RAVLT-S: '
+    ):
+        load_checkpoint(model, path)
+    assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize('change', ['missing', 'surplus', 'shape'])
+def test_strict_loading_refuses_all_but_an_exact_match(change, reports):
+    weights = RAVLT(TINY).state_dict()
+    model = RAVLT(TINY)
+    load_state_dict(model, weights, strict=True)
+    assert_arrived(weights, model)
+    if change == 'missing':
+        del weights['patch_embed.proj.0.bias']
+    elif change == 'surplus':
+        weights['more.weight'] = torch.ones(1)
+    else:
+        weights['patch_embed.proj.0.weight'] = torch.ones(4, 4, 3, 3)
+    model = RAVLT(TINY)
+    before = values(model)
+    with pytest.raises(RuntimeError, match='exact match'):
+        load_state_dict(model, weights, strict=True)
+    assert_unchanged(model, before)
+
+
+# --- other models ---
+
+
+class Student(nn.Module):
+    """A RAVLT that is not the backbone of the model at hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.student = nn.ModuleDict({'backbone': RAVLT(TINY)})
+
+
+@pytest.mark.parametrize('model', [nn.Linear(2, 2), Student()], ids=['none', 'nested'])
+@pytest.mark.parametrize('strict', [True, False])
+def test_models_without_a_ravlt_backbone_are_loaded_as_before(
+    model, strict, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(
+        weight_fitting.load_state_dict,
+        'before_mmravlt',
+        lambda *args: calls.append(args),
+    )
+    weights, logger = OrderedDict(weight=torch.ones(2, 2)), logging.getLogger('x')
+    mmengine_checkpoint.load_state_dict(model, weights, strict, logger)
+    ((got_model, got_weights, *rest),) = calls
+    assert got_model is model and got_weights is weights and rest == [strict, logger]
+
+
+def test_installing_again_keeps_the_original():
+    before = mmengine_checkpoint.load_state_dict
+    original = before.before_mmravlt
+    weight_fitting.install()
+    assert mmengine_checkpoint.load_state_dict is before
+    assert before.before_mmravlt is original is not before
+
+
+# --- in a training ---
+
+
+class Classifier(BaseModel):
+    """A RAVLT and a head."""
+
+    def __init__(self):
+        super().__init__(ImgDataPreprocessor())
+        self.backbone = RAVLT(TINY)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        logits = self.head(self.backbone(x)[-1].mean((2, 3)))
+        return {'loss': logits.square().mean()} if mode == 'loss' else [logits]
+
+
+class Images(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return {'inputs': torch.randn(3, 32, 32, generator=generator)}
+
+
+def make_runner(work_dir, epochs, **kwargs):
+    return Runner(
+        model=Classifier(),
+        work_dir=str(work_dir),
+        train_dataloader={
+            'dataset': Images(),
+            'batch_size': 2,
+            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+            'collate_fn': default_collate,
+        },
+        train_cfg={'by_epoch': True, 'max_epochs': epochs},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
+        custom_hooks=[{'type': 'EMAHook', 'momentum': 0.3, 'update_buffers': True}],
+        experiment_name=f'{work_dir.name}_{epochs}',
+        log_level='ERROR',
+        **kwargs,
+    )
+
+
+def averaged_model(runner):
+    (hook,) = (h for h in runner.hooks if isinstance(h, EMAHook))
+    return hook.ema_model.module
+
+
+def test_load_from_fills_the_model_and_its_average_and_reports_once(
+    tmp_path, save, reports
+):
+    source = Classifier().state_dict()
+    plain = save({f'module.{n}': v for n, v in source.items()})
+    runner = make_runner(tmp_path, 1, load_from=plain)
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    assert_arrived(source, runner.model)
+    assert_arrived(source, averaged_model(runner))
+    assert len(reports) == 1
+
+
+def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(tmp_path, reports):
+    torch.manual_seed(0)
+    whole = make_runner(tmp_path / 'whole', 2)
+    whole.train()
+    torch.manual_seed(0)
+    make_runner(tmp_path / 'first', 1).train()
+    path = tmp_path / 'first/epoch_1.pth'
+    second = make_runner(tmp_path / 'second', 2, load_from=str(path), resume=True)
+    second.train()
+    assert_unchanged(second.model, values(whole.model))
+    assert_unchanged(averaged_model(second), values(averaged_model(whole)))
+    ((_, text),) = reports
+    assert f'{path} (RAVLT with embed_dims (8, 16, 24, 32) ' in text
+    assert (
+        "the raw weights of 'ema_state_dict', not the moving average (EMA) of" in text
+    )
+
+    # Evaluated alone, the file gives the average.
+    reports.clear()
+    model = Classifier()
+    checkpoint = load_checkpoint(model, str(path))
+    assert not torch.equal(
+        checkpoint['state_dict']['head.weight'],
+        checkpoint['ema_state_dict']['module.head.weight'],
+    )
+    assert_arrived(checkpoint['state_dict'], model)
+    ((_, text),) = reports
+    assert (
+        "the moving average (EMA) of 'state_dict', not the raw weights of "
+        "'ema_state_dict'"
+    ) in text
