@@ -41,7 +41,9 @@ EXTRAS = {
         'onedl-mmsegmentation==1.4.2',
         'onedl-mmpretrain==1.3.6',
     ],
-    'dev': ['pytest', 'ruff'],
+    # to read and write weights in that format
+    'safetensors': ['safetensors>=0.4'],
+    'dev': ['pytest', 'ruff', 'safetensors'],
 }
 
 

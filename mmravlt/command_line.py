@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -69,10 +71,8 @@ def read_config(args: argparse.Namespace, training: bool) -> Config:
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     if args.data:
-        try:
+        with exit_on(DataError):
             use_custom_data(cfg, args.data, training)
-        except DataError as error:
-            raise SystemExit(f'error: {error}') from None
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:
@@ -85,3 +85,12 @@ def read_config(args: argparse.Namespace, training: bool) -> Config:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+@contextmanager
+def exit_on(*errors: type[Exception]) -> Iterator[None]:
+    """End the program with the message of these errors, without a traceback."""
+    try:
+        yield
+    except errors as error:
+        raise SystemExit(f'error: {error}') from None

@@ -212,6 +212,28 @@ def test_checkpoint_of_own_data_knows_its_classes(detector):
     assert weight.shape[0] == NUM_CLASSES + 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'option,message',
+    [
+        ('model.roi_head.bbox_head.num_classes=7', 'roi_head.bbox_head.fc_cls (2)'),
+        ('model.backbone.arch=t', 'but this model is RAVLT-T'),
+    ],
+)
+def test_testing_refuses_weights_that_do_not_fit(option, message, detector):
+    done = run(
+        detector,
+        'test.py',
+        *('work/epoch_3.pth', '--data', 'data', '--work-dir', 'refused'),
+        *('--cfg-options', option),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith('error: ')
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
 @pytest.mark.parametrize(
     'tool,arguments,message',
     [

@@ -7,6 +7,7 @@ import argparse
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.checkpoint import USES, CheckpointError, convert_file
+from mmravlt.command_line import exit_on
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,10 +38,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     averaged = None if args.ema is None else args.ema == 'yes'
-    try:
+    with exit_on(CheckpointError):
         print(convert_file(args.source, args.target, args.use, averaged))
-    except CheckpointError as error:
-        raise SystemExit(f'error: {error}') from None
 
 
 if __name__ == '__main__':

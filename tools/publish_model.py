@@ -7,6 +7,7 @@ import argparse
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.checkpoint import CheckpointError, publish_file
+from mmravlt.command_line import exit_on
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,10 +23,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    try:
+    with exit_on(CheckpointError):
         print(f'wrote {publish_file(args.source, args.target)}')
-    except CheckpointError as error:
-        raise SystemExit(f'error: {error}') from None
 
 
 if __name__ == '__main__':

@@ -11,8 +11,15 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import METRICS
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.command_line import add_common_arguments, build_runner, read_config
+from mmravlt.checkpoint import CheckpointError
+from mmravlt.command_line import (
+    add_common_arguments,
+    build_runner,
+    exit_on,
+    read_config,
+)
 from mmravlt.compat.device import adapt_to_device
+from mmravlt.compat.weight_fitting import needs_all_weights
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +88,8 @@ def main() -> None:
         elif scope == 'mmseg':
             kind = DumpSegResults
         runner.test_evaluator.metrics.append(kind(out_file_path=args.out))
-    runner.test()
+    with exit_on(CheckpointError), needs_all_weights():
+        runner.test()
 
 
 if __name__ == '__main__':

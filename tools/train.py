@@ -6,7 +6,13 @@ python tools/train.py configs/mmdet/mask_rcnn_ravlt_t_1x.py
 import argparse
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.command_line import add_common_arguments, build_runner, read_config
+from mmravlt.checkpoint import CheckpointError
+from mmravlt.command_line import (
+    add_common_arguments,
+    build_runner,
+    exit_on,
+    read_config,
+)
 from mmravlt.compat.device import adapt_to_device
 
 
@@ -46,7 +52,8 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     adapt_to_device(cfg)
-    build_runner(cfg).train()
+    with exit_on(CheckpointError):
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -315,6 +315,11 @@ class Report:
         return [] if held else [n for n in self.new if 'extra_norms' in n.split('.')]
 
     @property
+    def lacking(self) -> str:
+        """The model's names that got no weights, shortened to their parts."""
+        return _in_groups([*self.new, *self.changed], self.loaded)
+
+    @property
     def level(self) -> int:
         """INFO where all is as expected, else WARNING."""
         is_odd = self.changed or len(self.new) > len(self.output_norms)

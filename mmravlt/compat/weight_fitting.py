@@ -10,7 +10,8 @@ Models without a RAVLT are loaded as before.
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +68,7 @@ class _Source:
 _numbers = itertools.count()
 _last_read: list[_Source] = []
 _last_report: tuple[int, str] | None = None
+_needs_all = False
 
 
 def install() -> None:
@@ -155,6 +157,20 @@ def load_checkpoint_with_prefix(
     return part
 
 
+@contextmanager
+def needs_all_weights() -> Iterator[None]:
+    """Refuse weights that leave a part of the model as it was initialised.
+
+    For testing, where the scores of such a part would mean nothing.
+    """
+    global _needs_all
+    _needs_all = True
+    try:
+        yield
+    finally:
+        _needs_all = False
+
+
 def load_state_dict(
     module: nn.Module, state_dict: Mapping, strict: bool = False, logger: Any = None
 ) -> None:
@@ -184,6 +200,11 @@ def load_state_dict(
     weights, report = fit(contents, expected, file)
     if strict and (report.new or report.changed or report.unused):
         raise WrongWeightsError(f'strict loading asks for an exact match: {report}')
+    if _needs_all and (report.new or report.changed):
+        raise WrongWeightsError(
+            f'{file} ({contents}) does not give this model {report.lacking}: test '
+            'with the config it was trained with, and the same classes'
+        )
     _check_rope(model, weights, file)
     # What the file does not have stays, and MMEngine has nothing to complain of.
     complete = OrderedDict({**own, **weights})

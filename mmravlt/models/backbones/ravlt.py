@@ -166,8 +166,8 @@ class RAVLT(BaseModule):
         norm_eval (bool): keep all batch statistics fixed in training.
         with_cp (bool): recompute blocks in the backward pass to save memory.
         init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
-            checkpoint=…)`` loads weights, with ``prefix='backbone.'`` those of
-            a whole detector's backbone.
+            checkpoint=…)`` takes any RAVLT weights of this size: a backbone's,
+            or those of the backbone in a classifier, detector or segmentor.
 
     Raises:
         ValueError: if an argument has a value that no model can be built of.
