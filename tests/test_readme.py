@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from demo.shapes import write_shapes
+
+from .release_weights import released_file
+from .test_configs.test_end_to_end import RUNS, write_data
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -38,9 +42,21 @@ SMALL = [
 ]
 
 
+def options_that_make_small(words):
+    """What to append to a command of ``tools/train.py`` or ``tools/test.py``."""
+    if not any('train' in word or 'test' in word for word in words[:2]):
+        return []
+    config = next(word for word in words if word.endswith('.py') and '/mm' in word)
+    leaf = config.removeprefix('configs/').removesuffix('.py')
+    if leaf != 'mmdet/mask_rcnn_ravlt_t_1x':
+        return ['--cfg-options', *(option.format(1) for option in RUNS[leaf][0])]
+    trains = 'train' in ' '.join(words[:2])
+    return [option for option in SMALL if trains or 'train' not in option]
+
+
 def test_each_command_is_run_by_a_test_or_by_ci():
     ci = (ROOT / '.ci/run').read_text()
-    assert len(TOOL_COMMANDS) == 7
+    assert len(TOOL_COMMANDS) == 12
     for command in COMMANDS:
         if command.startswith('make'):
             assert f'\n{command}\n' in ci, command
@@ -62,6 +78,9 @@ def test_training_and_test_commands_run_as_printed(tmp_path):
     for name in ('configs', 'tools'):
         (tmp_path / name).symlink_to(ROOT / name)
     write_shapes(tmp_path / 'data/mine', num_train=2, num_val=1, size=64)
+    write_data(tmp_path / 'data/streets', 'mmseg')
+    write_data(tmp_path / 'data/pets', 'mmpretrain')
+    torch.save(released_file('classifier', 't'), tmp_path / 'RAVLT_T.pth')
     write_coco(tmp_path / 'data/coco')
     environment = {
         **os.environ,
@@ -74,16 +93,15 @@ def test_training_and_test_commands_run_as_printed(tmp_path):
         if 'dist_' in words[0]:
             assert words[-1] == '8'
             words[-1] = '2'  # processes instead of GPUs
-        small = [s for s in SMALL if 'train' in command or 'train' not in s]
         done = subprocess.run(
-            [*words, *small],
+            [*words, *options_that_make_small(words)],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, command + done.stdout[-2000:] + done.stderr[-2000:]
-        if 'train' in command and '--resume' not in command:
+        if 'mmdet' in command and 'train.' in command and '--resume' not in command:
             checkpoint = tmp_path / 'work_dirs/mask_rcnn_ravlt_t_1x/epoch_12.pth'
             assert checkpoint.is_file()
         if '--show-dir' in command:
@@ -91,6 +109,10 @@ def test_training_and_test_commands_run_as_printed(tmp_path):
                 (tmp_path / 'drawn').rglob('*.png')
             )
             assert (tmp_path / 'predictions.pkl').is_file()
+    assert (tmp_path / 'work_dirs/semantic_fpn_ravlt_t_1x/iter_1.pth').is_file()
+    assert (tmp_path / 'work_dirs/ravlt_t_in1k/epoch_1.pth').is_file()
+    assert (tmp_path / 'backbone.safetensors').is_file()
+    assert len(list(tmp_path.glob('mine-*.pth'))) == 1
 
 
 def write_coco(folder):
