@@ -21,6 +21,8 @@ from mmravlt.flops import (
 )
 from mmravlt.ops import rala, rope2d_table
 
+from .test_model_index import MODELS
+
 ROOT = Path(mmravlt.__file__).parents[1]
 LEAVES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/mm*/*ravlt_*.py'))
 
@@ -61,13 +63,14 @@ def test_every_model_of_the_paper_has_a_leaf():
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
-def test_sizes_and_costs_are_those_of_the_paper(leaf):
+def test_sizes_and_costs_are_those_of_the_paper_and_of_the_model_index(leaf):
     kind, arch = split(leaf)
     params, flops = PAPER[kind][arch]
-    costs = measure(read(leaf))
-    assert sum(cost.params for cost in costs) / 1e6 == pytest.approx(params, abs=0.6)
-    counted = sum(cost.layers for cost in costs) / 1e9
-    assert counted == pytest.approx(flops, rel=0.007 if kind else 0.025)
+    whole = total(measure(read(leaf)))
+    assert whole.params / 1e6 == pytest.approx(params, abs=0.6)
+    assert whole.layers / 1e9 == pytest.approx(flops, rel=0.007 if kind else 0.025)
+    metadata = MODELS[Path(leaf).stem].metadata
+    assert (metadata.parameters, metadata.flops) == (whole.params, whole.layers)
 
 
 @pytest.mark.parametrize(
