@@ -189,6 +189,10 @@ def change_train(change):
 
 TRAIN = 'annotations/instances_train.json'
 DAMAGES = {
+    'a damaged image': (
+        write('train/00000.png', 'no image'),
+        r'train/00000\.png cannot be read as an image \(.*\); replace or remove it',
+    ),
     'no train file': (
         remove(TRAIN),
         r'data must hold exactly one annotations/instances_train\*.json; found there: '

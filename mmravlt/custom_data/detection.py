@@ -10,7 +10,10 @@ from mmengine.config import Config
 
 from .common import (
     DataError,
+    check_files,
     dicts,
+    image_size,
+    is_first_process,
     palette,
     set_num_classes,
     type_name,
@@ -144,6 +147,9 @@ def read_coco_split(root: Path, split: str, needs_masks: bool) -> CocoSplit:
     for image_dir in folders:
         missing[image_dir] = _missing_files(image_dir, names)
         if not missing[image_dir]:
+            if is_first_process():
+                paths = [image_dir / name for name in names]
+                check_files(image_size, paths, f'images in {image_dir}')
             classes = tuple(c['name'] for c in content['categories'])
             return CocoSplit(ann_file, image_dir, classes)
     closest = min(missing, key=lambda path: len(missing[path]))
