@@ -16,7 +16,6 @@ from mmengine.registry import (
     DATASETS,
     HOOKS,
     MODELS,
-    PARAM_SCHEDULERS,
     TRANSFORMS,
     init_default_scope,
 )
@@ -31,6 +30,7 @@ from mmravlt import config_path
 from mmravlt.compat.device import adapt_to_device
 
 from ..tiny import ARCH
+from .recipes import learning_rates
 
 IMAGENET = 1_281_167  # training images
 
@@ -108,18 +108,9 @@ def timm_learning_rate(epoch):
 def test_learning_rate_follows_the_curve_of_timm_once_per_epoch():
     cfg = read()
     assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval) == (300, 1)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedulers = [
-        PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings))
-        for settings in cfg.param_scheduler
-    ]
-    assert all(scheduler.by_epoch for scheduler in schedulers)
-    curve = []
-    for _ in range(300):
-        curve.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
+    iterations = learning_rates(cfg, per_epoch=3)
+    curve = iterations[::3]
+    assert iterations == [rate for rate in curve for _ in range(3)]
     timm = [timm_learning_rate(epoch) for epoch in range(300)]
     assert curve[0] == pytest.approx(1e-6)
     np.testing.assert_allclose(curve[:5], timm[:5], rtol=5e-4)

@@ -1,7 +1,24 @@
-# ADE20K with 512×512 crops, evaluated on whole images of 2048×512 at most, and the
-# runtime of iteration-based training. 8 GPUs × 2 images.
+# What the segmentors share: ADE20K with 512×512 crops, evaluated on whole images of
+# 2048×512 at most, the backbone, and the runtime of iteration-based training.
+# 8 GPUs × 2 images.
 # (mmseg's own base files cannot be named here: the maintained fork of mmseg does
 # not find them.)
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        size=(512, 512),
+        pad_val=0,
+        seg_pad_val=255,
+    ),
+    backbone=dict(type='RAVLT', norm_cfg=dict(type='SyncBN')),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'),
+)
+
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),

@@ -2,17 +2,6 @@
 _base_ = 'ade20k.py'
 
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        size=(512, 512),
-        pad_val=0,
-        seg_pad_val=255,
-    ),
-    backbone=dict(type='RAVLT', norm_cfg=dict(type='SyncBN')),
     decode_head=dict(
         type='UPerHead',
         in_index=[0, 1, 2, 3],
@@ -37,8 +26,6 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
 
 optim_wrapper = dict(
