@@ -274,6 +274,8 @@ def _layout(checkpoint: Mapping) -> str:
         version = meta.get(f'{program}_version')
         if version:
             program = {'mmengine': 'MMEngine'}.get(program, program)
+            # MMEngine appends the commit of the folder that it was started in.
+            version = re.sub(r'[0-9a-f]{40}$', '', str(version))
             return f'written by {program} {version}'
     if isinstance(checkpoint.get('model'), Mapping) and 'state_dict' not in checkpoint:
         return "in the release's layout"
