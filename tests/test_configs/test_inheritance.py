@@ -57,6 +57,34 @@ def test_a_config_in_another_folder_inherits(base, tmp_path):
     assert done.stdout.splitlines()[-1] == 'inherited'
 
 
+def test_configs_of_all_libraries_are_inherited_by_package_name(tmp_path):
+    script = """
+        import torch
+        from mmengine.config import Config
+        from mmengine.registry import MODELS, init_default_scope
+        for leaf in ('mmdet/retinanet_ravlt_t_1x', 'mmseg/upernet_ravlt_s_2x',
+                     'mmpretrain/ravlt_t_in1k', 'mmpretrain/ravlt_t_in1k_v2'):
+            with open('theirs.py', 'w') as file:
+                file.write(
+                    f"_base_ = __import__('mmravlt').config_path('{leaf}.py')"
+                )
+            cfg = Config.fromfile('theirs.py')
+            init_default_scope(cfg.default_scope)
+            with torch.device('meta'):
+                model = MODELS.build(cfg.model)
+            assert type(model.backbone).__name__ == 'RAVLT', leaf
+        print('inherited')
+    """
+    done = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'inherited'
+
+
 def test_installed_package_carries_configs_and_tools():
     import mmravlt
 
