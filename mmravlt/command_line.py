@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .checkpoint import CheckpointError, load_file
 from .custom_data import DataError, use_custom_data
 
 
@@ -80,6 +81,25 @@ def read_config(args: argparse.Namespace, training: bool) -> Config:
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg
+
+
+def check_resumable(path: str) -> None:
+    """Make sure that a file holds the state of a training, not weights alone.
+
+    Args:
+        path (str): a file; addresses are not looked at.
+
+    Raises:
+        CheckpointError: if it does not.
+    """
+    if '://' in path:
+        return
+    checkpoint = load_file(path)
+    if 'iter' not in (checkpoint.get('meta') or {}):
+        raise CheckpointError(
+            f'{path} holds no state of a training to go on from; to start from its '
+            f'weights, use --cfg-options load_from={path} instead of --resume'
+        )
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -99,6 +99,34 @@ def test_a_file_for_a_backbone_holds_it_and_nothing_else(family, source, tmp_pat
         assert torch.equal(model.state_dict()[name], value)
 
 
+@pytest.mark.parametrize('ending', ['pth', 'safetensors'])
+def test_odd_values_in_a_file_are_no_obstacle(ending, source, tmp_path):
+    if ending == 'safetensors':
+        pytest.importorskip('safetensors')
+    checkpoint = small('segmentor')
+    checkpoint['state_dict']['decode_head.scale'] = 3
+    palette = np.array([[1, 2, 3], [4, 5, 6]])
+    dataset_meta = {'classes': ['cat', 'dog'], 'palette': palette}
+    checkpoint['meta'] = {'mmengine_version': '0.10.7', 'dataset_meta': dataset_meta}
+    target = str(tmp_path / f'clean.{ending}')
+    said = convert_file(source(checkpoint), target)
+    assert 'left out: decode_head.scale)' in said
+    written = load_file(target)
+    assert list(written['meta']['dataset_meta']['classes']) == ['cat', 'dog']
+    assert written['meta']['dataset_meta']['palette'] == palette.tolist()
+    assert 'decode_head.scale' not in written['state_dict']
+    published = publish_file(str(tmp_path / 'source.pth'), str(tmp_path / 'odd.pth'))
+    assert load_file(published)['state_dict']['decode_head.scale'] == 3
+
+
+def test_classes_that_mmseg_could_not_draw_are_left_to_it(source, tmp_path):
+    checkpoint = small('segmentor')
+    del checkpoint['meta']['PALETTE']
+    target = str(tmp_path / 'clean.pth')
+    convert_file(source(checkpoint), target)
+    assert 'dataset_meta' not in load_file(target)['meta']
+
+
 @pytest.mark.parametrize('use', [None, 'own'])
 @pytest.mark.parametrize('family', ['classifier', 'detector', 'segmentor'])
 def test_a_file_for_a_whole_model_has_its_names_and_classes(
@@ -118,8 +146,8 @@ def test_a_file_for_a_whole_model_has_its_names_and_classes(
     }
     assert_same(written['state_dict'], expected)
     classes = {'classes': ('cat', 'dog'), 'palette': [[1, 2, 3]]}
-    assert written['meta']['dataset_meta'] == (
-        {} if family == 'classifier' else classes
+    assert written['meta'].get('dataset_meta') == (
+        None if family == 'classifier' else classes
     )
 
     # Converted once more, nothing changes.

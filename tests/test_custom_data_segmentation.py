@@ -16,6 +16,7 @@ from PIL import Image
 import mmravlt
 from mmravlt import config_path
 from mmravlt.custom_data import DataError, use_custom_data
+from mmravlt.custom_data.common import image_size
 
 from .tiny import SEGMENTATION
 
@@ -222,6 +223,24 @@ def test_a_photo_taken_upright_has_the_size_of_its_map(data):
     use_custom_data(cfg, str(data))
     sample = build(cfg, 'val')[0]['data_samples']
     assert sample.ori_shape == (36, 48)
+
+
+@pytest.mark.parametrize('suffix', ['png', 'webp', 'tiff'])
+def test_a_turned_image_that_opencv_may_not_turn_is_named(suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f'turned.{suffix}'
+    Image.new('RGB', (64, 48)).save(path, exif=exif)
+    with pytest.raises(DataError, match='its EXIF orientation is 6'):
+        image_size(path)
+    Image.new('RGB', (64, 48)).save(path)
+    assert image_size(path) == (64, 48)
+
+
+def test_an_image_whose_pixels_opencv_does_not_read_is_named(tmp_path):
+    Image.new('I', (64, 48)).save(tmp_path / 'deep.tiff')
+    with pytest.raises(DataError, match='its pixels are of the mode I'):
+        image_size(tmp_path / 'deep.tiff')
 
 
 def test_testing_needs_no_training_data(data):

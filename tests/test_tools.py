@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,29 @@ def test_two_processes_train_and_test_through_the_shell_scripts(detection):
 
 
 @pytest.mark.slow
+def test_testing_warns_about_other_class_names(detector):
+    data = detector / 'renamed'
+    shutil.copytree(detector / 'data', data)
+    for file in (data / 'annotations').glob('*.json'):
+        file.write_text(file.read_text().replace('"circle"', '"disc"'))
+    done = run(detector, 'test.py', 'work/epoch_3.pth', '--data', data)
+    assert "was 'circle' in training and is 'disc' here" in done.stdout + done.stderr
+    done = run(detector, 'test.py', 'work/epoch_3.pth', '--data', 'data')
+    assert 'in training and is' not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_resuming_from_weights_alone_is_refused(detector):
+    state = torch.load(detector / 'work/epoch_3.pth', weights_only=False)
+    torch.save({'state_dict': state['state_dict']}, detector / 'weights.pth')
+    done = run(
+        detector, 'train.py', '--data', 'data', '--resume', 'weights.pth', check=False
+    )
+    assert done.returncode == 1
+    assert 'error: weights.pth holds no state of a training' in done.stderr
+
+
+@pytest.mark.slow
 def test_checkpoint_of_own_data_knows_its_classes(detector):
     state = torch.load(detector / 'work/epoch_3.pth', weights_only=False)
     assert len(state['meta']['dataset_meta']['classes']) == NUM_CLASSES
@@ -239,6 +263,7 @@ def test_testing_refuses_weights_that_do_not_fit(option, message, detector):
     [
         ('train.py', ['--data', 'nowhere'], 'error: --data nowhere: there is no such'),
         ('test.py', ['x.pth', '--data', '.'], 'must hold exactly one annotations/inst'),
+        ('train.py', ['--resume', 'x.pth'], 'error: x.pth can not be found'),
         ('test.py', ['x.pth', '--out', 'x.json'], 'x.json: the file name must end in'),
     ],
 )

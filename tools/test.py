@@ -8,7 +8,9 @@ import os
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
 from mmengine.registry import METRICS
+from mmengine.runner import Runner
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.checkpoint import CheckpointError
@@ -68,6 +70,22 @@ class DumpSegResults(DumpResults):
         super().process(data_batch, kept)
 
 
+class CompareClasses(Hook):
+    """Warns where the classes of the checkpoint and of the data have other names."""
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        stored = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+        trained = stored.get('classes') or ()
+        tested = runner.test_dataloader.dataset.metainfo.get('classes') or ()
+        for i, (then, now) in enumerate(zip(trained, tested, strict=False)):
+            if then != now:
+                runner.logger.warning(
+                    f'class {i} was {then!r} in training and is {now!r} here, so the '
+                    'scores mean nothing unless only names have changed'
+                )
+                break
+
+
 def main() -> None:
     args = parse_args()
     cfg = read_config(args, training=False)
@@ -81,6 +99,7 @@ def main() -> None:
         draw_predictions(cfg, args.show_dir)
     adapt_to_device(cfg)
     runner = build_runner(cfg)
+    runner.register_hook(CompareClasses())
     if args.out:
         scope, kind = cfg.get('default_scope'), DumpResults
         if scope == 'mmdet':  # its own kind writes masks run-length encoded

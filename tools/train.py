@@ -10,6 +10,7 @@ from mmravlt.checkpoint import CheckpointError
 from mmravlt.command_line import (
     add_common_arguments,
     build_runner,
+    check_resumable,
     exit_on,
     read_config,
 )
@@ -50,7 +51,11 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = None
+        if args.resume != 'auto':
+            with exit_on(CheckpointError):
+                check_resumable(args.resume)
+            cfg.load_from = args.resume
     adapt_to_device(cfg)
     with exit_on(CheckpointError):
         build_runner(cfg).train()

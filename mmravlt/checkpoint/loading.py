@@ -87,7 +87,10 @@ def load_file(source: str | os.PathLike | BinaryIO, map_location: Any = 'cpu') -
         return _load(source, getattr(source, 'name', 'the given file'), map_location)
     path = os.path.expanduser(os.fspath(source))
     if not os.path.isfile(path):
-        raise MissingCheckpointError(f'{path} can not be found.')
+        what = (
+            'is a folder, no checkpoint' if os.path.isdir(path) else 'can not be found'
+        )
+        raise MissingCheckpointError(f'{path} {what}.')
     with open(path, 'rb') as file:
         return _load(file, path, map_location)
 

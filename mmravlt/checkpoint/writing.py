@@ -52,14 +52,21 @@ def convert_file(
 
     weights, left_out = {}, {}
     for name, value in contents.weights.items():
-        if name.endswith('.RoPE.angle'):
+        if not isinstance(value, torch.Tensor):
+            left_out[contents.sources[name]] = True
+        elif name.endswith('.RoPE.angle'):
             _check_angles(source, name, value)
         elif use == 'backbone' and not name.startswith(BACKBONE):
             left_out[contents.sources[name].split('.')[0]] = True
         else:
             own = name.removeprefix(BACKBONE) if use == 'backbone' else name
             weights[own] = value.detach().clone()
-    meta = {'mmravlt_version': __version__, 'dataset_meta': _classes(contents.meta)}
+    meta = {'mmravlt_version': __version__}
+    classes = _classes(contents.meta)
+    # Without this key, the libraries take the classes of COCO or ADE20K; mmseg can
+    # not draw with a list of classes alone.
+    if 'palette' in classes or (classes and use != 'segmentor'):
+        meta['dataset_meta'] = classes
     _write({'meta': meta, 'state_dict': weights}, target)
     ending = f'; left out: {", ".join(left_out)}' if left_out else ''
     return (
@@ -96,8 +103,11 @@ def publish_file(source: str, target: str) -> str:
     except WrongWeightsError as error:
         raise WrongWeightsError(f'{source} cannot be used: {error}') from None
     kept = {
-        'meta': checkpoint.get('meta', {}),
-        'state_dict': {n: v.detach().clone() for n, v in weights.items()},
+        'meta': checkpoint.get('meta') or {},
+        'state_dict': {
+            n: v.detach().clone() if isinstance(v, torch.Tensor) else v
+            for n, v in weights.items()
+        },
     }
     stem = target.removesuffix('.pth')
     return _write(kept, target, lambda digits: f'{stem}-{digits[:8]}.pth')
@@ -111,6 +121,8 @@ def _check_folder(target: str) -> None:
 
 def _check_target(source: str, target: str) -> None:
     _check_folder(target)
+    if not target.endswith(('.pth', '.safetensors')):
+        raise CheckpointError(f'{target}: the name must end in .pth or .safetensors')
     if os.path.exists(target):
         is_source = os.path.exists(source) and os.path.samefile(source, target)
         which = 'is the file to read' if is_source else 'exists already'
@@ -141,10 +153,19 @@ def _check_angles(source: str, name: str, angles: torch.Tensor) -> None:
 
 
 def _classes(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Names and colours of the classes, as MMEngine (or mmcv 1.x) stores them."""
+    """Names and colours of the classes, as MMEngine (or mmcv 1.x) stores them.
+
+    Plain values, which every format can hold.
+    """
     stored = meta.get('dataset_meta') or meta
     lower = {str(key).lower(): value for key, value in stored.items()}
-    return {key: lower[key] for key in ('classes', 'palette') if lower.get(key)}
+    classes, palette = lower.get('classes'), lower.get('palette')
+    if classes is None or not len(classes):
+        return {}
+    found: dict[str, Any] = {'classes': tuple(map(str, classes))}
+    if palette is not None and not isinstance(palette, str):
+        found['palette'] = [[int(value) for value in colour] for colour in palette]
+    return found
 
 
 def _write(

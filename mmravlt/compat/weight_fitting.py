@@ -116,7 +116,7 @@ def note_source(checkpoint: Any, file: str) -> Any:
             source = _Source(number, file, one.layout, one.averaging, name, tensor)
             _last_read.append(source)
     if contents.size is not None and 'state_dict' not in unwrapped:
-        return {'state_dict': unwrapped}
+        return {'meta': {}, 'state_dict': unwrapped}
     return unwrapped
 
 

@@ -163,7 +163,7 @@ def read_coco_split(root: Path, split: str, needs_masks: bool) -> CocoSplit:
 def _read_coco(ann_file: Path) -> dict:
     """Parse an annotation file and check that it is COCO's layout."""
     try:
-        content = json.loads(ann_file.read_text(encoding='utf-8'))
+        content = json.loads(ann_file.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError) as error:
         raise DataError(f'{ann_file} cannot be read as JSON: {error}.') from None
     for table, kinds in COCO_LAYOUT.items():

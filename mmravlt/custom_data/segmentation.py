@@ -286,6 +286,11 @@ def _check_pair(image: Path, label_map: Path, layout: Layout) -> set[int]:
             f'{label_map} is {size[0]}×{size[1]} pixels, but its image {image} is '
             f'{width}×{height}; a map needs the size of its image.'
         )
+    if min(size) < 2:
+        raise DataError(
+            f'{label_map} is {size[0]}×{size[1]} pixels; mmseg needs at least 2×2, so '
+            'remove the map and its image.'
+        )
     found = np.flatnonzero(counts) if counts else np.unique(pixels)
     values = {int(value) for value in found}
     unknown = values - set(layout.classes) - set(layout.ignored)

@@ -104,6 +104,7 @@ def test_optimizer_decays_what_the_release_decays(leaf):
         assert 'roi_head.bbox_head.0.shared_convs.0.bn.weight' in free
     for name, group in settings.items():
         assert group['lr'] == pytest.approx(1e-4), name
+        assert group['betas'] == (0.9, 0.999)
         assert group['weight_decay'] == (0 if name in free else decay), name
 
 
@@ -170,11 +171,11 @@ def test_3x_images_come_in_many_sizes_within_800_by_1333(leaf):
 
     init_default_scope('mmdet')
     cfg = read(leaf)
-    (choice,) = [
-        step
-        for step in cfg.train_dataloader.dataset.pipeline
-        if step.type == 'RandomChoice'
-    ]
+    load, annotations, flip, choice, pack = cfg.train_dataloader.dataset.pipeline
+    assert load.type == 'LoadImageFromFile' and pack.type == 'PackDetInputs'
+    assert annotations.with_bbox and annotations.with_mask
+    assert flip == dict(type='RandomFlip', prob=0.5)
+    assert choice.type == 'RandomChoice'
     plain, crop = choice.transforms
     assert [s.type for s in plain] == ['RandomChoiceResize']
     sides = [min(scale) for scale in plain[0].scales]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mmravlt import config_path
 
@@ -41,6 +42,30 @@ def test_model_has_the_backbone_that_the_name_says(leaf):
     assert model.test_cfg.mode == 'whole'
     drop_path = model.backbone.layers[3].blocks[-1].drop_path.drop_prob
     assert drop_path == pytest.approx(DROP_PATH[arch])
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_all_batch_norms_are_synchronised(leaf):
+    model = build(read(leaf))
+    norms = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
+    assert len(norms) > 8
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_training_images_are_scaled_cropped_flipped_and_distorted(leaf):
+    load, annotations, resize, crop, flip, distort, pack = read(
+        leaf
+    ).train_dataloader.dataset.pipeline
+    assert load.type == 'LoadImageFromFile' and pack.type == 'PackSegInputs'
+    assert annotations == dict(type='LoadAnnotations', reduce_zero_label=True)
+    assert resize.type == 'RandomResize' and resize.keep_ratio
+    assert (resize.scale, resize.ratio_range) == ((2048, 512), (0.5, 2.0))
+    assert crop == dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75)
+    assert flip == dict(type='RandomFlip', prob=0.5)
+    assert distort == dict(type='PhotoMetricDistortion')
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
@@ -98,6 +123,7 @@ def test_optimizer_decays_what_the_release_decays(leaf):
     for name, group in settings.items():
         free = leaf in UPERNET and 'norm' in name
         assert group['lr'] == pytest.approx(lr), name
+        assert group['betas'] == (0.9, 0.999)
         assert group['weight_decay'] == (0 if free else decay), name
     assert any('norm' in name for name in settings)
 
