@@ -114,3 +114,15 @@ def exit_on(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         raise SystemExit(f'error: {error}') from None
+
+
+@contextmanager
+def exit_on_missing_files() -> Iterator[None]:
+    """End the program with one sentence where a checkpoint or the data is missing."""
+    try:
+        with exit_on(CheckpointError):
+            yield
+    except FileNotFoundError as error:
+        raise SystemExit(
+            f'error: {error}; put it there, or give a folder of your own with --data'
+        ) from None

@@ -13,11 +13,10 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.checkpoint import CheckpointError
 from mmravlt.command_line import (
     add_common_arguments,
     build_runner,
-    exit_on,
+    exit_on_missing_files,
     read_config,
 )
 from mmravlt.compat.device import adapt_to_device
@@ -70,6 +69,13 @@ class DumpSegResults(DumpResults):
         super().process(data_batch, kept)
 
 
+def kind_of_dump(scope: str) -> type[DumpResults]:
+    """The metric that writes the predictions of a library to a file."""
+    if scope == 'mmdet':  # its own kind writes masks run-length encoded
+        return METRICS.get('mmdet.DumpDetResults')
+    return DumpSegResults if scope == 'mmseg' else DumpResults
+
+
 class CompareClasses(Hook):
     """Warns where the classes of the checkpoint and of the data have other names."""
 
@@ -98,16 +104,12 @@ def main() -> None:
     if args.show_dir:
         draw_predictions(cfg, args.show_dir)
     adapt_to_device(cfg)
-    runner = build_runner(cfg)
-    runner.register_hook(CompareClasses())
-    if args.out:
-        scope, kind = cfg.get('default_scope'), DumpResults
-        if scope == 'mmdet':  # its own kind writes masks run-length encoded
-            kind = METRICS.get('mmdet.DumpDetResults')
-        elif scope == 'mmseg':
-            kind = DumpSegResults
-        runner.test_evaluator.metrics.append(kind(out_file_path=args.out))
-    with exit_on(CheckpointError), needs_all_weights():
+    with exit_on_missing_files(), needs_all_weights():
+        runner = build_runner(cfg)
+        runner.register_hook(CompareClasses())
+        if args.out:
+            dump = kind_of_dump(cfg.get('default_scope'))(out_file_path=args.out)
+            runner.test_evaluator.metrics.append(dump)
         runner.test()
 
 

@@ -12,6 +12,7 @@ from mmravlt.command_line import (
     build_runner,
     check_resumable,
     exit_on,
+    exit_on_missing_files,
     read_config,
 )
 from mmravlt.compat.device import adapt_to_device
@@ -57,7 +58,7 @@ def main() -> None:
                 check_resumable(args.resume)
             cfg.load_from = args.resume
     adapt_to_device(cfg)
-    with exit_on(CheckpointError):
+    with exit_on_missing_files():
         build_runner(cfg).train()
 
 
