@@ -13,9 +13,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/python -m pytest
 
-# The same tests on the maintained onedl-* forks.
+# The same tests on the maintained onedl-* forks; PYTEST_ARGS chooses among them.
 test-onedl: $(ONEDL)/installed
-	$(ONEDL)/bin/python -m pytest
+	$(ONEDL)/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check

@@ -19,7 +19,7 @@ from mmravlt.command_line import (
     exit_on_missing_files,
     read_config,
 )
-from mmravlt.compat.device import adapt_to_device
+from mmravlt.compat.device import adapt_to_device, leave_gloo
 from mmravlt.compat.weight_fitting import needs_all_weights
 
 
@@ -111,6 +111,7 @@ def main() -> None:
             dump = kind_of_dump(cfg.get('default_scope'))(out_file_path=args.out)
             runner.test_evaluator.metrics.append(dump)
         runner.test()
+    leave_gloo()
 
 
 if __name__ == '__main__':

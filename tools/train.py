@@ -15,7 +15,7 @@ from mmravlt.command_line import (
     exit_on_missing_files,
     read_config,
 )
-from mmravlt.compat.device import adapt_to_device
+from mmravlt.compat.device import adapt_to_device, leave_gloo
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,6 +60,7 @@ def main() -> None:
     adapt_to_device(cfg)
     with exit_on_missing_files():
         build_runner(cfg).train()
+    leave_gloo()
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Make a config that was written for GPUs run on what the machine has."""
 
-import atexit
 import logging
 import os
+import sys
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -74,11 +74,26 @@ def _talk_through_gloo(cfg: Config) -> None:
 
     if not dist.is_initialized():
         dist.init_process_group('gloo')
-        # Without it, a process that ends first can abort the others.
-        atexit.register(dist.destroy_process_group)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = {**wrapper, 'device_ids': None}
+
+
+def leave_gloo() -> None:
+    """End this process, successfully, if it talks through gloo; else do nothing.
+
+    Gloo's threads sometimes abort a normal exit ("terminate called without an
+    active exception"), and torchrun then takes a finished run for a failed one.
+    """
+    import torch.distributed as dist
+
+    is_ready = dist.is_available() and dist.is_initialized()
+    if is_ready and dist.get_backend() == 'gloo':
+        dist.barrier()  # no other process may still need this one
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
