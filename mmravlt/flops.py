@@ -321,7 +321,7 @@ def _run_classifier(meter: _Meter, features: tuple[Tensor, ...]) -> None:
 
 @dataclass(frozen=True)
 class _Kind:
-    library: str
+    package: str
     shape: tuple[int, int]  # of the paper's FLOPs
     run_heads: Callable[[_Meter, tuple[Tensor, ...]], None]
 
@@ -339,7 +339,7 @@ def _kind(model: nn.Module) -> _Kind:
     for base in type(model).__mro__:
         if base.__name__ in _KINDS:
             return _KINDS[base.__name__]
-    known = ', '.join(f'{name} ({kind.library})' for name, kind in _KINDS.items())
+    known = ', '.join(f'{name} ({kind.package})' for name, kind in _KINDS.items())
     raise FlopsError(
         f'the model is a {type(model).__name__}; models of these kinds are counted '
         f'here: {known}.'
