@@ -1,6 +1,7 @@
 """What the tests of the configs share: read a leaf, build it, follow its rates."""
 
 import functools
+import json
 
 import torch
 from mmengine.config import Config
@@ -60,7 +61,10 @@ def learning_rates(cfg, per_epoch=1):
     loop = cfg.train_cfg
     total = loop.get('max_iters') or loop.max_epochs * per_epoch
     return _learning_rates(
-        cfg.optim_wrapper.optimizer.lr, repr(cfg.param_scheduler), total, per_epoch
+        cfg.optim_wrapper.optimizer.lr,
+        json.dumps(cfg.param_scheduler),
+        total,
+        per_epoch,
     )
 
 
@@ -69,7 +73,7 @@ def _learning_rates(lr, schedulers, total, per_epoch):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
     schedulers = [
         PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings))
-        for settings in eval(schedulers)  # the cache needs a key that can be hashed
+        for settings in json.loads(schedulers)  # text, as the cache needs a key
     ]
     rates = []
     optimizer.step()

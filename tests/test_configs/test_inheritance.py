@@ -27,6 +27,18 @@ BASES = {
 }
 
 
+def run(script, folder):
+    """A process of its own: nothing of mmravlt is imported before the config."""
+    done = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(script)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == 'inherited'
+
+
 @pytest.mark.parametrize('base', BASES)
 def test_a_config_in_another_folder_inherits(base, tmp_path):
     (tmp_path / 'theirs.py').write_text(f'_base_ = {BASES[base](tmp_path)}{OVERRIDES}')
@@ -46,15 +58,7 @@ def test_a_config_in_another_folder_inherits(base, tmp_path):
         assert cfg.param_scheduler[1].milestones == [27, 33]
         print('inherited')
     """
-    # A process of its own: nothing of mmravlt was imported before the config.
-    done = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == 'inherited'
+    run(script, tmp_path)
 
 
 def test_configs_of_all_libraries_are_inherited_by_package_name(tmp_path):
@@ -75,14 +79,7 @@ def test_configs_of_all_libraries_are_inherited_by_package_name(tmp_path):
             assert type(model.backbone).__name__ == 'RAVLT', leaf
         print('inherited')
     """
-    done = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == 'inherited'
+    run(script, tmp_path)
 
 
 def test_installed_package_carries_configs_and_tools():
