@@ -89,7 +89,24 @@ def _examine_torch(report: Report) -> bool:
     )
     if not report.attempt('torch', _torch_and_gpu, mend):
         return False
-    return report.attempt('torchvision', _torchvision_ops, mend)
+    works = report.attempt('torchvision', _torchvision_ops, mend)
+    report.attempt('RALA', _rala_kernel, 'unset MMRAVLT_RALA')
+    return works
+
+
+def _rala_kernel() -> str:
+    """Run RALA and say which implementation it took."""
+    import torch
+
+    from .ops import rala, rala_kernel, rope2d_table
+
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    q = torch.ones(1, 1, 6, 64, device=device)
+    y = rala(q, q, q, rope2d_table(2, 3, 64, device))
+    assert y.isfinite().all(), 'its result is not finite'
+    kernel, reason = rala_kernel(q, q, q)
+    name = {'triton': 'the fused Triton kernels', 'torch': 'PyTorch'}[kernel]
+    return f'{name} ({reason})'
 
 
 def _torch_and_gpu() -> str:

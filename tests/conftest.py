@@ -1,7 +1,13 @@
+import os
+
 import pytest
 import torch
 
-import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
+if not torch.cuda.is_available():
+    # Triton reads this once, when it is imported: its kernels then run on the CPU.
+    os.environ.setdefault('TRITON_INTERPRET', '1')
+
+import mmravlt  # noqa: E402, F401  (first: mmdet cannot be imported without its ops)
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 

@@ -38,8 +38,17 @@ def test_a_healthy_installation_is_said_to_work():
         assert f'ok  {name}' in done.stdout
     assert 'mmpretrain (classification)' in done.stdout
     assert 'mmcv ops: ' in done.stdout
+    assert 'ok  RALA: ' in done.stdout
     assert "finds type='RAVLT' and runs it" in done.stdout
     assert 'All of the above will work.' in done.stdout
+
+
+def test_a_wrong_wish_for_a_kernel_is_named_with_the_mend(monkeypatch):
+    monkeypatch.setenv('MMRAVLT_RALA', 'fast')
+    done = doctor()
+    assert done.returncode == 1
+    assert "!!  RALA: The kernel of RALA is 'fast'; give one of" in done.stdout
+    assert 'mend: unset MMRAVLT_RALA' in done.stdout
 
 
 def test_rival_distributions_are_named_with_the_mend(tmp_path):

@@ -12,7 +12,7 @@ import mmravlt
 PACKAGE = Path(mmravlt.__file__).parent
 LIBRARIES = {'mmdet', 'mmseg', 'mmpretrain'}
 ALLOWED = {
-    'ops': {'torch', 'mmravlt.ops'},
+    'ops': {'torch', 'triton', 'mmravlt.ops'},
     'models/layers': {'torch', 'mmcv', 'mmravlt.ops', 'mmravlt.registry'},
     'models/backbones': {
         *{'torch', 'mmcv', 'mmengine'},

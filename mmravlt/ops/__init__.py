@@ -1,6 +1,15 @@
-"""Functions on tensors; they know nothing but torch."""
+"""Functions on tensors; they know nothing but torch and triton."""
 
-from .rala import rala
+from .kernels import rala_kernel, use_rala_kernel
+from .rala import rala, rala_reference
 from .rope2d import rope2d_angles, rope2d_rotate, rope2d_table
 
-__all__ = ['rala', 'rope2d_angles', 'rope2d_rotate', 'rope2d_table']
+__all__ = [
+    'rala',
+    'rala_kernel',
+    'rala_reference',
+    'rope2d_angles',
+    'rope2d_rotate',
+    'rope2d_table',
+    'use_rala_kernel',
+]

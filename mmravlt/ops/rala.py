@@ -6,13 +6,19 @@ https://arxiv.org/abs/2411.07635. Where the paper and the released code differ
 because the published weights were trained with it.
 """
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from .rope2d import Table, rope2d_rotate
+from .kernels import rala_kernel
+from .rope2d import Table, is_compiling, rope2d_rotate
+
+# Tokens of a part on a CPU: what is computed of a part stays in its cache.
+_PART_TOKENS = 4096
 
 
 def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
@@ -38,18 +44,180 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
 
     Returns:
         Tensor: shape (B, heads, N, d) in the type of ``v``. Everything is
-        computed at least in float32, under autocast too.
+        computed at least in float32, under autocast too. On a GPU, fused Triton
+        kernels compute it where they apply, see :mod:`mmravlt.ops.kernels`.
     """
+    if rala_kernel(q, k, v)[0] == 'triton':
+        from .rala_triton import rala as fused_rala
+
+        return fused_rala(q, k, v, table)
+    if is_compiling():
+        # A compiler fuses and differentiates the equations by itself.
+        return rala_reference(q, k, v, table)
+    return _Rala.apply(q, k, v, *table)
+
+
+def rala_reference(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    """:func:`rala` as its equations stand, differentiated by PyTorch."""
     out_dtype = v.dtype
-    wide = torch.promote_types(out_dtype, torch.float32)
     with _no_autocast(q.device.type):
-        q, k, v = F.elu(q.to(wide)) + 1, F.elu(k.to(wide)) + 1, v.to(wide)
+        # elu(x) + 1; to PyTorch's compiler, elu has a gradient of wrong strides.
+        q, k = (
+            torch.where(x > 0, x + 1, x.clamp(max=0).exp()) for x in map(_wide, (q, k))
+        )
+        v = _wide(v)
         global_query = q.mean(dim=-2, keepdim=True)
         logits = global_query @ k.mT * q.shape[-1] ** -0.5
         weights = logits.softmax(dim=-1)  # a: B, heads, 1, N
         denominator = q @ (weights @ k).mT + 1e-6
         buffer = (rope2d_rotate(k, table) * weights.mT).mT @ v  # B, heads, d, d
         return (rope2d_rotate(q, table) @ buffer / denominator).to(out_dtype)
+
+
+def kappa(x: Tensor) -> Tensor:
+    r""":math:`\kappa(x) = \mathrm{elu}(x) + 1` without a gradient, at least float32."""
+    return kappa_slope(x).add_(x.clamp(min=0))
+
+
+def kappa_slope(x: Tensor) -> Tensor:
+    """Derivative of :func:`kappa`; to compute both from it is faster than elu."""
+    return _wide(x).clamp(max=0).exp_()
+
+
+class KeySums(NamedTuple):
+    """What RALA keeps of the keys and values, of any number of tokens.
+
+    Weights are relative to the largest, so that none exceeds 1.
+    """
+
+    largest: Tensor  # logit, shape (B, heads, 1, 1)
+    weight: Tensor  # sum of the weights w, shape (B, heads, 1, 1)
+    keys: Tensor  # sum of w κ(k), shape (B, heads, 1, d)
+    buffer: Tensor  # sum of w Rκ(k)ᵀ v, shape (B, heads, d, d)
+
+
+def add_keys(
+    sums: KeySums | None, k: Tensor, v: Tensor, global_query: Tensor, table: Table
+) -> KeySums:
+    """Add tokens to the sums; None starts new ones.
+
+    Args:
+        sums (KeySums | None): of other tokens of the same maps.
+        k (Tensor): keys before κ, shape (B, heads, n, d).
+        v (Tensor): values, same shape.
+        global_query (Tensor): mean of κ(q) over all tokens, (B, heads, 1, d).
+        table (tuple[Tensor, Tensor]): RoPE of the n tokens.
+    """
+    k = kappa(k)
+    logits = k @ global_query.mT * k.shape[-1] ** -0.5
+    largest = logits.amax(dim=-2, keepdim=True)
+    if sums is not None:
+        largest = torch.maximum(largest, sums.largest)
+    weights = (logits - largest).exp()
+    added = (
+        weights.sum(dim=-2, keepdim=True),
+        weights.mT @ k,
+        (rope2d_rotate(k, table) * weights).mT @ _wide(v),
+    )
+    if sums is not None:
+        scale = (sums.largest - largest).exp()
+        added = (a.addcmul_(s, scale) for a, s in zip(added, sums[1:], strict=True))
+    return KeySums(largest, *added)
+
+
+def attend(q: Tensor, sums: KeySums, table: Table, out: Tensor | None = None) -> Tensor:
+    """Attend from queries (B, heads, n, d) to the tokens that were summed up."""
+    q = kappa(q)
+    keys, buffer = sums.keys / sums.weight, sums.buffer / sums.weight
+    numerator, denominator = rope2d_rotate(q, table) @ buffer, q @ keys.mT + 1e-6
+    return torch.div(numerator, denominator, out=out)
+
+
+class _Rala(torch.autograd.Function):
+    """RALA part by part, keeping q, k, v and d×d sums for its own backward pass."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, *table: Tensor) -> Tensor:
+        with _no_autocast(q.device.type):
+            sums, g = None, 0
+            for part, _ in _parts(q, table):
+                g = g + kappa(q[part]).sum(dim=-2, keepdim=True)
+            g = g / q.shape[-2]
+            for part, part_table in _parts(q, table):
+                sums = add_keys(sums, k[part], v[part], g, part_table)
+            y = _empty_map(v)
+            for part, part_table in _parts(q, table):
+                attend(q[part], sums, part_table, out=y[part])
+        ctx.save_for_backward(q, k, v, g, *sums, *table)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, g, largest, weight, keys, buffer, *table = ctx.saved_tensors
+        dq, dk, dv = (_empty_map(x) for x in (q, k, v))
+        scale = q.shape[-1] ** -0.5
+        with _no_autocast(q.device.type):
+            keys, buffer = keys / weight, buffer / weight
+            # y = numerator / denominator. First the gradients of the sums, and of
+            # κ(q) without what comes through the global query.
+            dkeys, dbuffer = 0, 0
+            for part, part_table in _parts(q, table):
+                kappa_q = kappa(q[part])
+                rotated = rope2d_rotate(kappa_q, part_table)
+                denominator = kappa_q @ keys.mT + 1e-6
+                numerator = rotated @ buffer
+                dnumerator = _wide(dy[part]) / denominator
+                ddenominator = (dnumerator * numerator).sum(dim=-1, keepdim=True)
+                ddenominator = ddenominator.neg_() / denominator
+                dbuffer = dbuffer + rotated.mT @ dnumerator
+                dkeys = dkeys + ddenominator.mT @ kappa_q
+                dkappa_q = rope2d_rotate(dnumerator @ buffer.mT, part_table, True)
+                torch.addcmul(dkappa_q, ddenominator, keys, out=dq[part])
+            # Keys and values. The mean of the weights' gradients, which softmax
+            # subtracts, needs no pass of its own.
+            mean = (buffer * dbuffer).sum((-2, -1), True) + (keys * dkeys).sum(-1, True)
+            dg = 0
+            for part, part_table in _parts(q, table):
+                kappa_k = kappa(k[part])
+                rotated = rope2d_rotate(kappa_k, part_table)
+                a = (kappa_k @ g.mT * scale - largest).exp() / weight
+                drotated = _wide(v[part]) @ dbuffer.mT
+                da = (rotated * drotated).sum(-1, True) + kappa_k @ dkeys.mT
+                dlogits = a * (da - mean) * scale
+                dg = dg + dlogits.mT @ kappa_k
+                dv[part] = rotated.mul_(a) @ dbuffer
+                dkappa_k = rope2d_rotate(drotated, part_table, True).add_(dkeys)
+                dkappa_k = dkappa_k.mul_(a).addcmul_(dlogits, g)
+                torch.mul(dkappa_k, kappa_slope(k[part]), out=dk[part])
+            dg = dg / q.shape[-2]
+            for part, _ in _parts(q, table):
+                torch.mul(dq[part] + dg, kappa_slope(q[part]), out=dq[part])
+        return dq, dk, dv, None, None
+
+
+def _parts(x: Tensor, table: Table) -> Iterator[tuple[tuple, Table]]:
+    """Whole rows of tokens of (B, heads, N, d): the index and the RoPE of each."""
+    rows, columns = table
+    height, width = rows.shape[0], columns.shape[0]
+    step = height
+    if x.device.type == 'cpu':
+        step = max(1, _PART_TOKENS // (width * x.shape[0]))
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        index = (..., slice(start * width, stop * width), slice(None))
+        yield index, (rows[start:stop], columns)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _empty_map(like: Tensor) -> Tensor:
+    """(B, heads, N, d) laid out as (B, N, heads, d), which is channels last."""
+    return torch.empty_like(
+        like.transpose(1, 2), memory_format=torch.contiguous_format
+    ).transpose(1, 2)
 
 
 def _no_autocast(device_type: str) -> AbstractContextManager:

@@ -14,10 +14,10 @@ from torch import Tensor
 Table = tuple[Tensor, Tensor]
 
 # torch 2.1 cannot tell yet whether it compiles.
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 _tables: dict[tuple, Table] = {}
-_MOST_TABLES = 8  # four stages at two sizes; tens of megabytes for large images
+_MOST_TABLES = 8  # four stages at two sizes
 
 
 def rope2d_angles(head_dim: int, device: torch.device | str = 'cpu') -> Tensor:
@@ -36,7 +36,7 @@ def rope2d_angles(head_dim: int, device: torch.device | str = 'cpu') -> Tensor:
 
 
 def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -> Table:
-    """Cosines and sines for every position of a map, kept for the next call.
+    """Cosines and sines for every row and column of a map, kept for the next call.
 
     Args:
         height (int): rows H of the map.
@@ -45,17 +45,17 @@ def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -
         device (torch.device): where the tables live.
 
     Returns:
-        tuple[Tensor, Tensor]: cosine and sine, each float32 of shape
-        (H * W, d / 2), one column per rotated pair: the first d / 4 pairs
-        turn with the row index, the last d / 4 with the column index. They
-        are float32 whatever the model's precision: in half precision the
-        angles are wrong by 0.1 rad and more within a few hundred columns.
+        tuple[Tensor, Tensor]: for the rows, float32 of shape (H, d / 4, 2), and
+        for the columns, (W, d / 4, 2); the last axis holds cosine and sine of
+        one pair's angle. They are float32 whatever the model's precision: in
+        half precision the angles are wrong by 0.1 rad and more within a few
+        hundred columns.
     """
     key = (height, width, head_dim, device)
-    if _is_compiling() or key not in _tables:
+    if is_compiling() or key not in _tables:
         table = _make_table(*key)
         # While a model is traced, tensors are symbols that nobody else can use.
-        if _is_compiling() or type(table[0]) is not Tensor:
+        if is_compiling() or type(table[0]) is not Tensor:
             return table
         while len(_tables) >= _MOST_TABLES:
             _tables.pop(next(iter(_tables)))
@@ -67,34 +67,52 @@ def _make_table(height: int, width: int, head_dim: int, device: torch.device) ->
     # A table made under inference_mode could not be used for training later.
     with torch.inference_mode(False), torch.no_grad():
         angles = rope2d_angles(head_dim, device)[::2]
-        rows = torch.arange(height, device=device, dtype=torch.float32)
-        columns = torch.arange(width, device=device, dtype=torch.float32)
-        turn = torch.cat(
-            [
-                (rows[:, None] * angles)[:, None].expand(-1, width, -1),
-                (columns[:, None] * angles)[None].expand(height, -1, -1),
-            ],
-            dim=-1,
-        ).flatten(0, 1)
-        return turn.cos(), turn.sin()
+        steps = (
+            torch.arange(size, device=device, dtype=torch.float32)
+            for size in (height, width)
+        )
+        turns = (step[:, None] * angles for step in steps)
+        rows, columns = (torch.stack((t.cos(), t.sin()), dim=-1) for t in turns)
+        return rows, columns
 
 
-def rope2d_rotate(x: Tensor, table: Table) -> Tensor:
+def rope2d_rotate(x: Tensor, table: Table, inverse: bool = False) -> Tensor:
     """Rotate neighbouring channels of every token by its position's angle.
 
     Pairs are channels (0, 1), (2, 3), …; with c, s the pair's cosine and
-    sine, ``(x0, x1) -> (x0 c - x1 s, x1 c + x0 s)``.
+    sine, ``(x0, x1) -> (x0 c - x1 s, x1 c + x0 s)``. The first d / 4 pairs turn
+    with the row index, the last d / 4 with the column index.
 
     Args:
         x (Tensor): queries or keys, shape (…, N, d), with N = H * W tokens in
             row-major order.
         table (tuple[Tensor, Tensor]): from :func:`rope2d_table`.
+        inverse (bool): turn back instead, by the negative angle.
 
     Returns:
         Tensor: the shape and type of ``x``, computed at least in float32.
     """
-    cosine, sine = table
+    rows, columns = table
+    height, width = rows.shape[0], columns.shape[0]
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    x0, x1 = wide.unflatten(-1, (-1, 2)).unbind(-1)
-    rotated = torch.stack((x0 * cosine - x1 * sine, x1 * cosine + x0 * sine), dim=-1)
+    turn = torch.cat(
+        [
+            rows[:, None].expand(-1, width, -1, -1),
+            columns[None].expand(height, -1, -1, -1),
+        ],
+        dim=-2,
+    ).flatten(0, 1)  # N, d / 2, 2
+    if inverse:
+        turn = turn * turn.new_tensor((1, -1))
+    if wide.stride(-1) != 1 or any(stride % 2 for stride in wide.stride()[:-1]):
+        wide = wide.contiguous()  # or its pairs are no complex numbers
+    pairs = wide.unflatten(-1, (-1, 2))
+    if is_compiling():
+        # Compilers and exporters know no complex numbers.
+        (x0, x1), (cosine, sine) = pairs.unbind(-1), turn.unbind(-1)
+        rotated = torch.stack((x0 * cosine - x1 * sine, x1 * cosine + x0 * sine), -1)
+    else:
+        # A rotation is one product of complex numbers, a single pass.
+        product = torch.view_as_complex(pairs) * torch.view_as_complex(turn)
+        rotated = torch.view_as_real(product)
     return rotated.flatten(-2).to(x.dtype)

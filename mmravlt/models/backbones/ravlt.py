@@ -29,6 +29,7 @@ from mmravlt.models.layers import (
     PatchEmbed,
     RoPE2d,
     init_convolution,
+    residual_conv,
 )
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS, register_model
@@ -49,6 +50,7 @@ class Block(nn.Module):
         attention (str): a kind registered in ``mmravlt.registry.ATTENTIONS``.
         drop_path_rate (float): probability to drop either branch in training.
         layer_scale_init_value (float): initial value of both gammas.
+        with_cp (bool | str): what to recompute, see :class:`RAVLT`.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Block(nn.Module):
         attention: str,
         drop_path_rate: float,
         layer_scale_init_value: float,
+        with_cp: bool | str = False,
     ) -> None:
         super().__init__()
         self.pos = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm1 = LayerNorm2d(channels)
-        self.attn = ATTENTIONS.get(attention)(channels, num_heads)
+        self.attn = ATTENTIONS.get(attention)(channels, num_heads, with_cp)
         self.norm2 = LayerNorm2d(channels)
-        self.ffn = FFN(channels, int(channels * FFN_RATIO))
+        self.ffn = FFN(channels, int(channels * FFN_RATIO), with_cp)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
         gamma = torch.full((1, channels, 1, 1), float(layer_scale_init_value))
         self.gamma_1 = nn.Parameter(gamma)
@@ -72,9 +75,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, table: Table) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W); ``table`` is the stage's RoPE."""
-        x = x + self.pos(x)
-        x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(x), table))
-        return x + self.drop_path(self.gamma_2 * self.ffn(self.norm2(x)))
+        x = residual_conv(self.pos, x)
+        x = x + self.drop_path(self.attn(x, table, self.norm1, self.gamma_1))
+        return x + self.drop_path(self.ffn(x, self.norm2, self.gamma_2))
 
 
 class Stage(nn.Module):
@@ -89,7 +92,7 @@ class Stage(nn.Module):
         out_channels (int | None): channels of the next stage; None if it is
             the last.
         norm_cfg (dict): batch normalisation of the downsampling.
-        with_cp (bool): recompute each block in the backward pass.
+        with_cp (bool | str): see :class:`RAVLT`.
     """
 
     def __init__(
@@ -101,13 +104,20 @@ class Stage(nn.Module):
         layer_scale_init_value: float,
         out_channels: int | None,
         norm_cfg: dict,
-        with_cp: bool,
+        with_cp: bool | str,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
         self.RoPE = RoPE2d(channels // num_heads)
         self.blocks = nn.ModuleList(
-            Block(channels, num_heads, attention, rate, layer_scale_init_value)
+            Block(
+                channels,
+                num_heads,
+                attention,
+                rate,
+                layer_scale_init_value,
+                with_cp,
+            )
             for rate in drop_path_rates
         )
         if out_channels is not None:
@@ -117,7 +127,7 @@ class Stage(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W); the caller downsamples."""
         table = self.RoPE(*x.shape[-2:], x.device)
         for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
+            if self.with_cp is True and torch.is_grad_enabled():
                 x = checkpoint(block, x, table, use_reentrant=False)
             else:
                 x = block(x, table)
@@ -164,7 +174,10 @@ class RAVLT(BaseModule):
         norm_cfg (dict): normalisation in patch embedding and downsampling,
             ``dict(type='BN')`` or ``dict(type='SyncBN')``.
         norm_eval (bool): keep all batch statistics fixed in training.
-        with_cp (bool): recompute blocks in the backward pass to save memory.
+        with_cp (bool | str): recompute more in the backward pass to save memory.
+            ``'selective'`` recomputes the depthwise half of each FFN, which costs
+            little; True recomputes whole blocks. By default, only normalisation,
+            GELU and gates are recomputed.
         init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
             checkpoint=…)`` takes any RAVLT weights of this size: a backbone's,
             or those of the backbone in a classifier, detector or segmentor.
@@ -203,7 +216,7 @@ class RAVLT(BaseModule):
         frozen_stages: int = -1,
         norm_cfg: dict = dict(type='BN'),  # noqa: B006, C408 (read only)
         norm_eval: bool = False,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -225,6 +238,11 @@ class RAVLT(BaseModule):
             raise ValueError(
                 f'drop_path_rate is {drop_path_rate!r}; it is a probability, give a '
                 'value from 0 to below 1.'
+            )
+
+        if not isinstance(with_cp, bool) and with_cp != 'selective':
+            raise ValueError(
+                f"with_cp is {with_cp!r}; give True, False or 'selective'."
             )
 
         self.arch = arch

@@ -1,8 +1,10 @@
 from .attention import RALAttention, SoftmaxAttention
 from .ffn import FFN
+from .fused_conv import residual_conv, scaled_conv
 from .init import init_convolution
 from .norm import LayerNorm2d
 from .patch_embed import Downsample, PatchEmbed
+from .recompute import call_forgetting
 from .rope2d import RoPE2d
 
 __all__ = [
@@ -14,4 +16,7 @@ __all__ = [
     'RoPE2d',
     'SoftmaxAttention',
     'init_convolution',
+    'call_forgetting',
+    'residual_conv',
+    'scaled_conv',
 ]

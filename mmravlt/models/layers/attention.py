@@ -1,9 +1,15 @@
+from functools import partial
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmravlt.ops import rala, rope2d_rotate
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS
+
+from .fused_conv import scaled_conv
+from .recompute import call_forgetting
 
 
 class _Attention(nn.Module):
@@ -21,10 +27,14 @@ class _Attention(nn.Module):
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
         num_heads (int): heads; each works on C / heads neighbouring channels.
+        with_cp (bool | str): what to recompute, see :class:`mmravlt.models.RAVLT`.
     """
 
-    def __init__(self, channels: int, num_heads: int) -> None:
+    def __init__(
+        self, channels: int, num_heads: int, with_cp: bool | str = False
+    ) -> None:
         super().__init__()
+        self.with_cp = with_cp
         self.num_heads = num_heads
         self.qkvo = nn.Conv2d(channels, 4 * channels, 1)
         self.lepe = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
@@ -34,19 +44,34 @@ class _Attention(nn.Module):
         """Mix tokens; all tensors have shape (B, heads, N, d)."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, table: Table) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W).
+    def forward(
+        self, x: Tensor, table: Table, norm: nn.Module, gamma: Tensor
+    ) -> Tensor:
+        """Compute ``gamma * attention(norm(x))`` of a map (B, C, H, W).
 
         Args:
-            x (Tensor): normalised map, shape (B, C, H, W).
+            x (Tensor): map, shape (B, C, H, W).
             table (tuple[Tensor, Tensor]): RoPE of its H * W positions.
+            norm (nn.Module): normalisation before the attention.
+            gamma (Tensor): layer scale, shape (1, C, 1, 1).
+
+        Returns:
+            Tensor: shape (B, C, H, W).
         """
         height, width = x.shape[-2:]
-        q, k, v, gate = self.qkvo(x).chunk(4, dim=1)
+        if self.with_cp is True:  # the whole block is recomputed
+            qkvo = self.qkvo(norm(x))
+        else:
+            qkvo = call_forgetting(self.qkvo, norm(x), norm, x)
+        q, k, v, gate = qkvo.chunk(4, dim=1)
         mixed = self.mix(self._heads(q), self._heads(k), self._heads(v), table)
         mixed = mixed.transpose(1, 2).flatten(2)  # B, N, C
         mixed = mixed.unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        return self.proj((mixed + self.lepe(v)) * gate)
+        mixed = mixed + self.lepe(v)
+        project = partial(scaled_conv, self.proj, gamma)
+        if self.with_cp is True:
+            return project(mixed * gate)
+        return call_forgetting(project, mixed * gate, torch.mul, mixed, gate)
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split (B, C, H, W) into (B, heads, N, d), a view in channels_last."""

@@ -1,4 +1,9 @@
+from functools import partial
+
 from torch import Tensor, nn
+
+from .fused_conv import residual_conv, scaled_conv
+from .recompute import call_forgetting
 
 
 class FFN(nn.Module):
@@ -9,10 +14,14 @@ class FFN(nn.Module):
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
         hidden_channels (int): channels between the two 1×1 convolutions.
+        with_cp (bool | str): what to recompute, see :class:`mmravlt.models.RAVLT`.
     """
 
-    def __init__(self, channels: int, hidden_channels: int) -> None:
+    def __init__(
+        self, channels: int, hidden_channels: int, with_cp: bool | str = False
+    ) -> None:
         super().__init__()
+        self.with_cp = with_cp
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
         self.act = nn.GELU()
         self.dwconv = nn.Conv2d(
@@ -20,7 +29,27 @@ class FFN(nn.Module):
         )
         self.fc2 = nn.Conv2d(hidden_channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        x = self.act(self.fc1(x))
-        return self.fc2(x + self.dwconv(x))
+    def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
+        """Compute ``gamma * ffn(norm(x))`` of a map (B, C, H, W).
+
+        Args:
+            x (Tensor): map, shape (B, C, H, W).
+            norm (nn.Module): normalisation before the network.
+            gamma (Tensor): layer scale, shape (1, C, 1, 1).
+
+        Returns:
+            Tensor: shape (B, C, H, W).
+        """
+        project = partial(scaled_conv, self.fc2, gamma)
+        if self.with_cp is True:  # the whole block is recomputed
+            return project(self._activate(self.fc1(norm(x))))
+        x = call_forgetting(self.fc1, norm(x), norm, x)
+        if self.with_cp == 'selective':
+            return call_forgetting(project, self._activate(x), self._activate, x)
+        return project(self._activate(x))
+
+    def _activate(self, x: Tensor) -> Tensor:
+        mix = partial(residual_conv, self.dwconv)
+        if self.with_cp is True:
+            return mix(self.act(x))
+        return call_forgetting(mix, self.act(x), self.act, x)

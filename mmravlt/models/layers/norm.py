@@ -1,4 +1,7 @@
+import torch
 from torch import Tensor, nn
+
+from mmravlt.ops.rope2d import is_compiling
 
 
 class LayerNorm2d(nn.Module):
@@ -16,4 +19,10 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
+        if is_compiling():
+            # The same as one formula, since its result is no view: of symbolic
+            # sizes, PyTorch's compiler cannot return views.
+            variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
+            weight, bias = (p[:, None, None] for p in self.norm.parameters())
+            return (x - mean) * (variance + self.norm.eps).rsqrt() * weight + bias
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

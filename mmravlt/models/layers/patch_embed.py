@@ -1,6 +1,8 @@
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from .recompute import call_forgetting
+
 
 def _conv_norm(
     in_channels: int, out_channels: int, stride: int, norm_cfg: dict
@@ -34,7 +36,11 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to (B, C, ceil(H / 4), ceil(W / 4))."""
-        return self.proj(x)
+        x = self.proj[:2](x)
+        for i in (2, 5, 8):
+            act, conv, norm = self.proj[i : i + 3]
+            x = norm(call_forgetting(conv, act(x), act, x))
+        return x
 
 
 class Downsample(nn.Module):

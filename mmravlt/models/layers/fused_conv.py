@@ -1,0 +1,51 @@
+"""Convolutions that take a neighbouring operation into their weights.
+
+Gradients follow by themselves, and a pass over the map is saved each time. In
+half precision the changed weights would lose too much (a small scale vanishes,
+a tap of 1 swallows its neighbours), and a module that somebody put in the place
+of a convolution is called as it is; both then compute step by step.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def scaled_conv(conv: nn.Module, gamma: Tensor, x: Tensor) -> Tensor:
+    """Compute ``gamma * conv(x)``.
+
+    Args:
+        conv (nn.Module): a 1×1 convolution with a bias.
+        gamma (Tensor): a factor for each of its channels, shape (1, C, 1, 1).
+        x (Tensor): its input.
+
+    Returns:
+        Tensor: shape (B, C, H, W).
+    """
+    if not _can_fuse(conv, x):
+        return gamma * conv(x)
+    scale = gamma.flatten()
+    return F.conv2d(x, scale[:, None, None, None] * conv.weight, scale * conv.bias)
+
+
+def residual_conv(conv: nn.Module, x: Tensor) -> Tensor:
+    """Compute ``x + conv(x)``: the identity is one more of the middle taps.
+
+    Args:
+        conv (nn.Module): a depthwise convolution of odd size that keeps H and W.
+        x (Tensor): its input, shape (B, C, H, W).
+
+    Returns:
+        Tensor: shape (B, C, H, W).
+    """
+    if not _can_fuse(conv, x):
+        return x + conv(x)
+    taps = torch.zeros_like(conv.weight[:1])
+    taps[..., taps.shape[-2] // 2, taps.shape[-1] // 2] = 1
+    return F.conv2d(
+        x, conv.weight + taps, conv.bias, padding=conv.padding, groups=conv.groups
+    )
+
+
+def _can_fuse(conv: nn.Module, x: Tensor) -> bool:
+    return type(conv) is nn.Conv2d and x.dtype in (torch.float32, torch.float64)

@@ -1,0 +1,65 @@
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from mmravlt.ops.rope2d import is_compiling
+
+
+def call_forgetting(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    recompute: Callable[..., Tensor],
+    *inputs: Tensor,
+) -> Tensor:
+    """Call ``function(x)`` without keeping x for the backward pass.
+
+    Where the function would keep x, the inputs that x was computed from are kept
+    instead. If these are kept anyway, by the layer that made x of them, that layer's
+    result takes no memory, and costs one more run of it in the backward pass.
+
+    Args:
+        function (Callable): a layer that keeps its input, such as a convolution.
+        x (Tensor): its argument, equal to ``recompute(*inputs)``.
+        recompute (Callable): what x was computed with; nothing random, and nothing
+            with side effects such as running statistics.
+        inputs (Tensor): its arguments.
+
+    Returns:
+        Tensor: what the function returns.
+    """
+    # A compiler decides by itself what it computes again, and where tensors have no
+    # values there is no memory to save.
+    has_values = type(x) is Tensor and not x.is_meta
+    if is_compiling() or not has_values or not torch.is_grad_enabled():
+        return function(x)
+    place, shape = x.data_ptr(), x.shape
+    # They are kept as PyTorch keeps tensors, so checkpoints around this one work.
+    keeper = _Keep.apply(x.new_empty(0, requires_grad=True), *inputs)
+
+    def pack(tensor: Tensor) -> Tensor | None:
+        is_x = tensor.data_ptr() == place and tensor.shape == shape
+        return None if is_x else tensor
+
+    def unpack(kept: Tensor | None) -> Tensor:
+        if kept is not None:
+            return kept
+        with torch.no_grad():
+            return recompute(*keeper.grad_fn.saved_tensors)
+
+    with saved_tensors_hooks(pack, unpack):
+        return function(x)
+
+
+class _Keep(torch.autograd.Function):
+    """Its node in the graph holds tensors; it computes nothing."""
+
+    @staticmethod
+    def forward(ctx, dummy: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return dummy.new_empty(0)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> None:
+        raise AssertionError('nothing depends on the result')

@@ -1,0 +1,78 @@
+"""Which implementation of RALA runs: the one switch, and the one place that tells."""
+
+import os
+
+import torch
+from torch import Tensor
+
+KERNELS = ('auto', 'triton', 'torch')
+
+_wanted = os.environ.get('MMRAVLT_RALA', 'auto')
+
+
+def use_rala_kernel(name: str) -> None:
+    """Choose the implementation of RALA from now on.
+
+    The environment variable ``MMRAVLT_RALA`` chooses it from the start.
+
+    Args:
+        name (str): 'auto' takes the fused Triton kernels where they apply (an NVIDIA
+            GPU of compute capability 8.0 or later, float32, float16 or bfloat16,
+            heads of 32 to 128 channels) and PyTorch elsewhere; 'triton' raises an
+            error where they don't apply; 'torch' never takes them.
+
+    Raises:
+        ValueError: if the name is none of these.
+    """
+    global _wanted
+    _check(name)
+    _wanted = name
+
+
+def rala_kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[str, str]:
+    """Which implementation :func:`mmravlt.ops.rala` takes for these tensors, and why.
+
+    Args:
+        q (Tensor): queries, shape (B, heads, N, d).
+        k (Tensor): keys, same shape.
+        v (Tensor): values, same shape.
+
+    Returns:
+        tuple[str, str]: 'triton' or 'torch', and the reason in a few words.
+
+    Raises:
+        ValueError: if ``MMRAVLT_RALA`` names no implementation.
+        RuntimeError: if 'triton' is wanted and does not apply.
+    """
+    _check(_wanted)
+    if _wanted == 'torch':
+        return 'torch', 'chosen'
+    reason = _why_not_triton(q, k, v)
+    if reason is None:
+        return 'triton', 'it applies' if _wanted == 'auto' else 'chosen'
+    if _wanted == 'triton':
+        raise RuntimeError(
+            f'The fused Triton kernels of RALA, which were asked for, do not apply: '
+            f'{reason}. Choose auto or torch with MMRAVLT_RALA or use_rala_kernel.'
+        )
+    return 'torch', reason
+
+
+def _check(name: str) -> None:
+    if name not in KERNELS:
+        raise ValueError(
+            f'The kernel of RALA is {name!r}; give one of '
+            f'{", ".join(map(repr, KERNELS))} in MMRAVLT_RALA or use_rala_kernel.'
+        )
+
+
+def _why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    if not q.is_cuda:
+        return f'device {q.device.type}'
+    if not hasattr(torch.library, 'custom_op'):
+        return 'torch older than 2.4'
+    try:
+        from .rala_triton import why_not
+    except ImportError as error:
+        return f'triton cannot be imported ({error})'
+    return why_not(q, k, v)
