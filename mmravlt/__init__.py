@@ -55,3 +55,6 @@ if find_spec('mmengine') and not _is_doctor():
     compat.install()
 
     from . import models  # noqa: F401  (registers RAVLT)
+    from .inference import optimize_for_inference
+
+    __all__ += ['optimize_for_inference']

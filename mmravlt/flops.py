@@ -174,7 +174,7 @@ def parts_table(costs: list[Cost]) -> str:
         if not cost.runs_in_testing:
             flops = ['training only', 'training only']
         rows.append([cost.name, f'{cost.params / 1e6:.2f}', *flops])
-    return _markdown(['part', *_HEADINGS], rows)
+    return markdown_table(['part', *_HEADINGS], rows)
 
 
 def models_table(
@@ -192,7 +192,7 @@ def models_table(
         linear = '–' if with_rala is None else _billions(total(with_rala).full)
         flops = [_billions(whole.layers), _billions(whole.full), linear]
         rows.append([name, f'{whole.params / 1e6:.2f}', *flops])
-    return _markdown(['config', *_HEADINGS, 'the same, RALA in all stages'], rows)
+    return markdown_table(['config', *_HEADINGS, 'the same, RALA in all stages'], rows)
 
 
 _HEADINGS = [
@@ -206,7 +206,7 @@ def _billions(operations: int) -> str:
     return f'{operations / 1e9:.2f}'
 
 
-def _markdown(headings: list[str], rows: list[list[str]]) -> str:
+def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
     """Columns of equal width, so that it reads well in a terminal, too."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]

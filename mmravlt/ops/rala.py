@@ -60,7 +60,7 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
 def rala_reference(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
     """:func:`rala` as its equations stand, differentiated by PyTorch."""
     out_dtype = v.dtype
-    with _no_autocast(q.device.type):
+    with no_autocast(q.device.type):
         # elu(x) + 1; to PyTorch's compiler, elu has a gradient of wrong strides.
         q, k = (
             torch.where(x > 0, x + 1, x.clamp(max=0).exp()) for x in map(_wide, (q, k))
@@ -138,7 +138,7 @@ class _Rala(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, *table: Tensor) -> Tensor:
-        with _no_autocast(q.device.type):
+        with no_autocast(q.device.type):
             sums, g = None, 0
             for part, _ in _parts(q, table):
                 g = g + kappa(q[part]).sum(dim=-2, keepdim=True)
@@ -157,7 +157,7 @@ class _Rala(torch.autograd.Function):
         q, k, v, g, largest, weight, keys, buffer, *table = ctx.saved_tensors
         dq, dk, dv = (_empty_map(x) for x in (q, k, v))
         scale = q.shape[-1] ** -0.5
-        with _no_autocast(q.device.type):
+        with no_autocast(q.device.type):
             keys, buffer = keys / weight, buffer / weight
             # y = numerator / denominator. First the gradients of the sums, and of
             # κ(q) without what comes through the global query.
@@ -220,7 +220,7 @@ def _empty_map(like: Tensor) -> Tensor:
     ).transpose(1, 2)
 
 
-def _no_autocast(device_type: str) -> AbstractContextManager:
+def no_autocast(device_type: str) -> AbstractContextManager:
     """Keep autocast away; some devices, such as meta, know none."""
     try:
         return torch.autocast(device_type, enabled=False)

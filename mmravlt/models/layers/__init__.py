@@ -1,4 +1,4 @@
-from .attention import RALAttention, SoftmaxAttention
+from .attention import RALAttention, SoftmaxAttention, merge_heads, split_heads
 from .ffn import FFN
 from .fused_conv import residual_conv, scaled_conv
 from .init import init_convolution
@@ -16,7 +16,9 @@ __all__ = [
     'RoPE2d',
     'SoftmaxAttention',
     'init_convolution',
+    'merge_heads',
     'call_forgetting',
     'residual_conv',
     'scaled_conv',
+    'split_heads',
 ]

@@ -12,6 +12,17 @@ from .fused_conv import scaled_conv
 from .recompute import call_forgetting
 
 
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Split (B, C, H, W) into (B, heads, H * W, d), a view in channels_last."""
+    tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
+    return tokens.unflatten(2, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Join (B, heads, H * W, d) to a channels_last map (B, C, H, W)."""
+    return x.transpose(1, 2).flatten(2).unflatten(1, size).permute(0, 3, 1, 2)
+
+
 class _Attention(nn.Module):
     """What every kind of attention in RAVLT has in common.
 
@@ -58,25 +69,18 @@ class _Attention(nn.Module):
         Returns:
             Tensor: shape (B, C, H, W).
         """
-        height, width = x.shape[-2:]
         if self.with_cp is True:  # the whole block is recomputed
             qkvo = self.qkvo(norm(x))
         else:
             qkvo = call_forgetting(self.qkvo, norm(x), norm, x)
         q, k, v, gate = qkvo.chunk(4, dim=1)
-        mixed = self.mix(self._heads(q), self._heads(k), self._heads(v), table)
-        mixed = mixed.transpose(1, 2).flatten(2)  # B, N, C
-        mixed = mixed.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
+        mixed = merge_heads(self.mix(*q_k_v, table), x.shape[2:])
         mixed = mixed + self.lepe(v)
         project = partial(scaled_conv, self.proj, gamma)
         if self.with_cp is True:
             return project(mixed * gate)
         return call_forgetting(project, mixed * gate, torch.mul, mixed, gate)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """Split (B, C, H, W) into (B, heads, N, d), a view in channels_last."""
-        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
-        return tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
 
 @ATTENTIONS.register_module('rala')

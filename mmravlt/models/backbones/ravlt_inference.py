@@ -1,0 +1,458 @@
+"""RAVLT rearranged for inference: the same function in less time and memory.
+
+Two things change. What is linear is folded into the neighbouring convolution, once:
+batch normalisation, the affine part of layer normalisation, layer scale, and the
+residual connection around a depthwise convolution, which is one more of its middle
+taps. And a map that is too large for the memory budget is worked on by groups of
+rows, in place, so that little exists beside the map itself: RALA then walks over the
+map three times, for the mean query, for the sums over keys and values, and for the
+result.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from mmravlt.models.layers import (
+    RALAttention,
+    SoftmaxAttention,
+    merge_heads,
+    split_heads,
+)
+from mmravlt.ops import rala, rope2d_rotate, rope2d_table
+from mmravlt.ops.rala import add_keys, attend, kappa, no_autocast
+from mmravlt.ops.rope2d import Table
+
+from .ravlt import RAVLT, Block
+
+# What exists beside the map, in channels of it, while a block works on some rows: the
+# FFN's three hidden maps of ratio 3.5, the rows and their normalised copy.
+_TEMPORARIES = 3 * 3.5 + 2
+#: MiB. Rows that fit a CPU's cache are fastest; a GPU is faster with many at a time.
+DEFAULT_MEMORY_BUDGET = {'cpu': 12, 'cuda': 1024}
+
+
+class RAVLTForInference(nn.Module):
+    """Computes what a :class:`RAVLT` computes; it cannot be trained or saved.
+
+    Args:
+        backbone (RAVLT): with its weights loaded. It is left as it is.
+        memory_budget (float | None): MiB that tensors beside the maps may take, for
+            one image or, where images fit, several at a time. A row of the map is the
+            least. None takes 12 on a CPU and 1024 on a GPU.
+
+    Raises:
+        ValueError: if the budget is not a positive number, or the backbone has a kind
+            of attention that is not made for inference.
+    """
+
+    def __init__(self, backbone: RAVLT, memory_budget: float | None = None) -> None:
+        super().__init__()
+        is_number = isinstance(memory_budget, (int, float))
+        if memory_budget is not None and not (is_number and memory_budget > 0):
+            raise ValueError(
+                f'memory_budget is {memory_budget!r}; give a number of MiB above 0, or '
+                'None.'
+            )
+        self.memory_budget = memory_budget
+        self.out_indices = backbone.out_indices
+        stem = backbone.patch_embed.proj
+        with torch.no_grad():
+            self.stem = nn.ModuleList(
+                _fold_batch_norm(stem[i], stem[i + 1]) for i in (0, 3, 6, 9)
+            )
+            self.stages = nn.ModuleList()
+            for stage in backbone.layers:
+                folded = nn.Module()
+                folded.blocks = nn.ModuleList(map(_FoldedBlock, stage.blocks))
+                if hasattr(stage, 'downsample'):
+                    folded.downsample = _fold_batch_norm(
+                        stage.downsample.reduction, stage.downsample.norm
+                    )
+                self.stages.append(folded)
+            self.output_norms = nn.ModuleDict()
+            for i, norm in backbone.extra_norms.items():
+                self.output_norms[i] = nn.Identity()
+                if not isinstance(norm, nn.Identity):
+                    self.output_norms[i] = copy.deepcopy(norm.norm)
+        self.requires_grad_(False)
+        self.training = False
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the same maps as :meth:`RAVLT.forward`, without gradients.
+
+        Args:
+            x (Tensor): images, shape (B, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
+        """
+        budget = self.memory_budget or DEFAULT_MEMORY_BUDGET.get(x.device.type, 12)
+        budget = int(budget * 2**20)
+        size = [math.ceil(math.ceil(side / 2) / 2) for side in x.shape[2:]]
+        channels = self.stem[-1].out_channels
+        each = _row_bytes(size[1], channels, x.dtype) * size[0]
+        count = min(max(budget // each, 1), x.shape[0])  # images at a time
+        if count == x.shape[0]:
+            return tuple(self._run(x, budget))
+        outputs = None
+        for start in range(0, x.shape[0], count):
+            part = self._run(x[start : start + count], budget)
+            if outputs is None:
+                outputs = [_empty_map(out, x.shape[0], *out.shape[1:]) for out in part]
+            for output, out in zip(outputs, part, strict=True):
+                output[start : start + count] = out
+        return tuple(outputs)
+
+    def _run(self, images: Tensor, budget: int) -> list[Tensor]:
+        outputs = []
+        x = self._embed(images, budget)
+        for i, stage in enumerate(self.stages):
+            for block in stage.blocks:
+                x = block(x, budget)
+            below = None
+            if hasattr(stage, 'downsample'):
+                below = _downsample(stage.downsample, x, budget)
+            if i in self.out_indices:
+                norm = self.output_norms[str(i)]
+                for a, b in _parts(x, budget):
+                    rows = x[:, :, a:b].permute(0, 2, 3, 1)
+                    x[:, :, a:b] = norm(rows).permute(0, 3, 1, 2)
+                outputs.append(x)
+            x = below
+        return outputs
+
+    def _embed(self, images: Tensor, budget: int) -> Tensor:
+        """Patch embedding, by rows of its result."""
+        heights = [images.shape[2]]
+        for conv in self.stem:
+            heights.append(math.ceil(heights[-1] / conv.stride[0]))
+        width = math.ceil(math.ceil(images.shape[3] / 2) / 2)
+
+        def rows(layer: int, start: int, stop: int) -> Tensor:
+            """Rows of a layer's result; those outside of the map are zero."""
+            a, b = max(start, 0), min(stop, heights[layer])
+            if layer == 0:
+                y = images[:, :, a:b].contiguous(memory_format=torch.channels_last)
+            else:
+                conv = self.stem[layer - 1]
+                step = conv.stride[0]
+                y = rows(layer - 1, a * step - 1, (b - 1) * step + 2)
+                y = _conv_rows(conv, y)
+                if layer < len(self.stem):
+                    y = F.gelu(y)
+            return F.pad(y, (0, 0, a - start, stop - b)) if b - a < stop - start else y
+
+        def embed(start: int, stop: int) -> Tensor:
+            return rows(len(self.stem), start, stop)
+
+        channels = self.stem[-1].out_channels
+        return _by_rows(embed, images, (channels, heights[-1], width), budget)
+
+    def train(self, mode: bool = True) -> 'RAVLTForInference':
+        """Refuse training mode."""
+        if mode:
+            raise RuntimeError(
+                'A RAVLT that was optimised for inference cannot be trained; build the '
+                'model anew and load its weights.'
+            )
+        return super().train(False)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        raise RuntimeError(
+            'A RAVLT that was optimised for inference has no weights of its own to '
+            'save; save the model before optimize_for_inference.'
+        )
+
+    def _load_from_state_dict(self, *args) -> None:
+        raise RuntimeError(
+            'A RAVLT that was optimised for inference takes no weights; load them '
+            'before optimize_for_inference.'
+        )
+
+
+class _FoldedBlock(nn.Module):
+    """A block with its normalisations, scales and identities folded in."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        attention = block.attn
+        if type(attention) not in (RALAttention, SoftmaxAttention):
+            raise ValueError(
+                f'optimize_for_inference knows "rala" and "softmax" attention, not '
+                f'{type(attention).__name__}; leave it out for this model.'
+            )
+        self.is_rala = type(attention) is RALAttention
+        self.num_heads = attention.num_heads
+        self.eps = block.norm1.norm.eps
+        self.pos = _ResidualConv(block.pos)
+        weight, bias = _fold_layer_norm(block.norm1.norm, attention.qkvo)
+        # k and v first, then q and the gate: so they are computed in pairs.
+        order = (1, 2, 0, 3)
+        self.kvqo = _conv(
+            torch.cat([weight.chunk(4)[i] for i in order]),
+            torch.cat([bias.chunk(4)[i] for i in order]),
+        )
+        self.lepe = copy.deepcopy(attention.lepe)
+        self.proj = _fold_scale(block.gamma_1, attention.proj)
+        self.fc1 = _conv(*_fold_layer_norm(block.norm2.norm, block.ffn.fc1))
+        self.dwconv = _ResidualConv(block.ffn.dwconv)
+        self.fc2 = _fold_scale(block.gamma_2, block.ffn.fc2)
+
+    def forward(self, x: Tensor, budget: int) -> Tensor:
+        """Map (B, C, H, W), which may be overwritten, to (B, C, H, W)."""
+        height, width = x.shape[2:]
+        head_dim = x.shape[1] // self.num_heads
+        table = rope2d_table(height, width, head_dim, x.device)
+        parts = _parts(x, budget)
+        if len(parts) == 1:
+            return self._at_once(x, table)
+        if self.is_rala:
+            self._rala(x, table, parts)
+        else:
+            self._softmax(x, table, parts)
+        for a, b, rows, outside in _with_halo(x, parts, 1):
+            hidden = F.gelu(self.fc1(self._norm(rows)))
+            hidden = self.dwconv.rows(_clear(hidden, outside))
+            x[:, :, a:b] += self.fc2(hidden)
+        return x
+
+    def _at_once(self, x: Tensor, table: Table) -> Tensor:
+        x = self.pos(x)
+        k, v, q, gate = self.kvqo(self._norm(x)).chunk(4, dim=1)
+        q, k, v_heads = (split_heads(each, self.num_heads) for each in (q, k, v))
+        if self.is_rala:
+            mixed = rala(q, k, v_heads, table)
+        else:
+            q, k = rope2d_rotate(q, table), rope2d_rotate(k, table)
+            mixed = F.scaled_dot_product_attention(q, k, v_heads)
+        mixed = merge_heads(mixed, x.shape[2:])
+        x = self.proj(self.lepe(v).add_(mixed).mul_(gate)).add_(x)
+        return self.fc2(self.dwconv(F.gelu(self.fc1(self._norm(x))))).add_(x)
+
+    def _rala(self, x: Tensor, table: Table, parts: list[tuple[int, int]]) -> None:
+        channels, (rows_table, columns) = x.shape[1], table
+        total, sums = 0, None
+        for a, b, rows, _ in _with_halo(x, parts, 1):
+            rows = self.pos.rows(rows)
+            x[:, :, a:b] = rows
+            (q,) = self._project(rows, 2 * channels, 3 * channels)
+            total = total + kappa(q).sum(dim=-2, keepdim=True)
+        global_query = total / (x.shape[2] * x.shape[3])
+        for a, b in parts:
+            k, v = self._project(x[:, :, a:b], 0, 2 * channels)
+            with no_autocast(x.device.type):
+                sums = add_keys(sums, k, v, global_query, (rows_table[a:b], columns))
+        for a, b, rows, outside in _with_halo(x, parts, 2):
+            rows = self._norm(rows)
+            v = _clear(_conv_slice(self.kvqo, rows, channels, 2 * channels), outside)
+            inner = rows[:, :, 2:-2]
+            q, gate = _conv_slice(self.kvqo, inner, 2 * channels).chunk(2, dim=1)
+            q = split_heads(q, self.num_heads)
+            with no_autocast(x.device.type):
+                mixed = attend(q, sums, (rows_table[a:b], columns))
+            mixed = merge_heads(mixed, inner.shape[2:])
+            x[:, :, a:b] += self.proj(_conv_rows(self.lepe, v).add_(mixed).mul_(gate))
+
+    def _softmax(self, x: Tensor, table: Table, parts: list[tuple[int, int]]) -> None:
+        channels, (rows_table, columns) = x.shape[1], table
+        keys = values = None
+        for a, b, rows, _ in _with_halo(x, parts, 1):
+            rows = self.pos.rows(rows)
+            x[:, :, a:b] = rows
+            k, v = _conv_slice(self.kvqo, self._norm(rows), 0, 2 * channels).chunk(2, 1)
+            if keys is None:
+                keys, values = (_empty_map(v, x.shape[0], *x.shape[1:]) for _ in 'kv')
+            k = split_heads(k, self.num_heads)
+            k = rope2d_rotate(k, (rows_table[a:b], columns))
+            keys[:, :, a:b] = merge_heads(k, rows.shape[2:])
+            values[:, :, a:b] = v
+        k, v = split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
+        for (a, b), (_, _, around, _) in zip(
+            parts, _with_halo(values, parts, 2), strict=True
+        ):
+            rows = self._norm(x[:, :, a:b])
+            q, gate = _conv_slice(self.kvqo, rows, 2 * channels).chunk(2, dim=1)
+            q = split_heads(q, self.num_heads)
+            q = rope2d_rotate(q, (rows_table[a:b], columns))
+            mixed = F.scaled_dot_product_attention(q, k, v)
+            mixed = merge_heads(mixed, rows.shape[2:])
+            mixed = _conv_rows(self.lepe, around).add_(mixed).mul_(gate)
+            x[:, :, a:b] += self.proj(mixed)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        return F.layer_norm(x, x.shape[-1:], eps=self.eps).permute(0, 3, 1, 2)
+
+    def _project(self, x: Tensor, start: int, stop: int) -> list[Tensor]:
+        """Some of keys, values and queries, each (B, heads, n, d)."""
+        made = _conv_slice(self.kvqo, self._norm(x), start, stop)
+        each = made.chunk(made.shape[1] // x.shape[1], dim=1)
+        return [split_heads(y, self.num_heads) for y in each]
+
+
+class _ResidualConv(nn.Module):
+    """``x + conv(x)`` of a depthwise convolution, as one convolution."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = copy.deepcopy(conv)
+        identity = torch.zeros_like(conv.weight[:1])
+        identity[..., identity.shape[2] // 2, identity.shape[3] // 2] = 1
+        self.folded = copy.deepcopy(conv)
+        self.folded.weight += identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        return self.folded(x) if _is_exact(x) else x + self.conv(x)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Map rows and their halo, (B, C, n + 2k, W), to (B, C, n, W)."""
+        if _is_exact(x):
+            return _conv_rows(self.folded, x)
+        halo = self.conv.padding[0]
+        return x[:, :, halo:-halo] + _conv_rows(self.conv, x)
+
+
+def _is_exact(x: Tensor) -> bool:
+    """Whether weights may be 1 larger: half precision would round them away."""
+    if x.dtype not in (torch.float32, torch.float64):
+        return False
+    try:
+        return not torch.is_autocast_enabled(x.device.type)
+    except TypeError:  # torch before 2.4
+        enabled = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+        return not enabled
+
+
+def _conv(weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    out_channels, in_channels, size, _ = weight.shape
+    with torch.device('meta'):
+        conv = nn.Conv2d(in_channels, out_channels, size, stride, padding)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return conv
+
+
+def _fold_batch_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    weight, bias = fuse_conv_bn_weights(
+        *(conv.weight, conv.bias, norm.running_mean, norm.running_var),
+        *(norm.eps, norm.weight, norm.bias),
+    )
+    return _conv(weight, bias, conv.stride[0], conv.padding[0])
+
+
+def _fold_layer_norm(norm: nn.LayerNorm, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a 1×1 convolution of what is normalised only."""
+    bias = conv.bias + conv.weight.flatten(1) @ norm.bias
+    return conv.weight * norm.weight[:, None, None], bias
+
+
+def _fold_scale(gamma: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
+    scale = gamma.flatten()
+    return _conv(conv.weight * scale[:, None, None, None], conv.bias * scale)
+
+
+def _conv_slice(
+    conv: nn.Conv2d, x: Tensor, start: int, stop: int | None = None
+) -> Tensor:
+    """Some output channels of a 1×1 convolution."""
+    return F.conv2d(x, conv.weight[start:stop], conv.bias[start:stop])
+
+
+def _conv_rows(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of rows that bring their halo; only columns are padded."""
+    padding = (0, conv.padding[1])
+    return F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, 1, conv.groups)
+
+
+def _parts(x: Tensor, budget: int) -> list[tuple[int, int]]:
+    """Groups of rows, as even as possible, whose temporaries fit the budget."""
+    batch, channels, height, width = x.shape
+    row = batch * _row_bytes(width, channels, x.dtype)
+    count = math.ceil(height / max(1, budget // row))
+    bounds = [height * i // count for i in range(count + 1)]
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def _row_bytes(width: int, channels: int, dtype: torch.dtype) -> int:
+    """What exists for a row of a map while a block works on it."""
+    return int(width * channels * _TEMPORARIES * dtype.itemsize)
+
+
+def _with_halo(
+    x: Tensor, parts: list[tuple[int, int]], halo: int
+) -> Iterator[tuple[int, int, Tensor, tuple[int, int]]]:
+    """Groups of rows with those around them, zero outside of the map.
+
+    The rows may be overwritten as soon as they were given: what the next group needs
+    of them was copied.
+
+    Yields:
+        tuple: first and last row (exclusive), the rows with their halo, and how many
+        of these lie outside of the map, above and below.
+    """
+    batch, channels, height, width = x.shape
+    zeros = _empty_map(x, batch, channels, halo, width).zero_()
+    above = zeros
+    for a, b in parts:
+        end = min(b + halo, height)
+        outside = (max(halo - a, 0), b + halo - end)
+        rows = [above, x[:, :, a:end], zeros[:, :, : outside[1]]]
+        rows = torch.cat(rows, dim=2)
+        above = rows[:, :, b - a : b - a + halo].clone()
+        yield a, b, rows, outside
+
+
+def _clear(x: Tensor, outside: tuple[int, int]) -> Tensor:
+    """Set rows outside of the map to zero, in place."""
+    top, bottom = outside
+    x[:, :, :top] = 0
+    x[:, :, x.shape[2] - bottom :] = 0
+    return x
+
+
+def _downsample(conv: nn.Conv2d, x: Tensor, budget: int) -> Tensor:
+    height, width = (math.ceil(side / 2) for side in x.shape[2:])
+
+    def rows(start: int, stop: int) -> Tensor:
+        first, last = 2 * start - 1, 2 * stop
+        a, b = max(first, 0), min(last, x.shape[2])
+        y = F.pad(x[:, :, a:b], (0, 0, a - first, last - b))
+        return _conv_rows(conv, y)
+
+    return _by_rows(rows, x, (conv.out_channels, height, width), budget)
+
+
+def _by_rows(
+    compute: Callable[[int, int], Tensor],
+    x: Tensor,
+    shape: tuple[int, int, int],
+    budget: int,
+) -> Tensor:
+    """Put a map of ``shape`` (C, H, W) together from computed groups of rows."""
+    parts = _parts(x.new_empty((x.shape[0], *shape), device='meta'), budget)
+    result = None
+    for a, b in parts:
+        rows = compute(a, b)
+        if len(parts) == 1:
+            return rows
+        if result is None:
+            result = _empty_map(rows, x.shape[0], *shape)
+        result[:, :, a:b] = rows
+    return result
+
+
+def _empty_map(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(
+        shape,
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
