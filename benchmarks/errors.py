@@ -1,0 +1,2 @@
+class BenchmarkError(ValueError):
+    """Says in one sentence why something cannot be measured."""
