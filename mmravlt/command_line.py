@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` have in common."""
+"""What the tools that train, test and predict have in common."""
 
 import argparse
 import os
@@ -6,12 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
+from mmengine.registry import DATASETS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
+from torch import nn
 
 from .checkpoint import CheckpointError, load_file
 from .custom_data import DataError, use_custom_data
+from .custom_data.common import (
+    IMAGE_SUFFIXES,
+    dicts,
+    image_size,
+    innermost_dataset,
+    palette,
+)
+from .inference import optimize_for_inference
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +65,95 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         help='override settings of the config, e.g. train_cfg.max_epochs=24 or '
         'key="[a,b]" or key="[(a,b),(c,d)]", without blanks',
     )
+
+
+def add_optimize(parser: argparse.ArgumentParser) -> None:
+    """Add the option that :func:`optimized` stands for."""
+    parser.add_argument(
+        '--optimize',
+        action='store_true',
+        help='let the backbone predict with fewer steps and less memory: its '
+        'normalisation is merged into its convolutions, and large images are computed '
+        'some rows at a time; predictions stay the same up to rounding',
+    )
+
+
+def optimized(model: nn.Module) -> nn.Module:
+    """Prepare a model with all its weights for ``--optimize``.
+
+    Exits with one sentence if the model has no RAVLT.
+
+    Args:
+        model (nn.Module): is put into eval mode, and its backbone replaced.
+    """
+    with exit_on(ValueError):
+        return optimize_for_inference(model.eval())
+
+
+def existing_device(name: str) -> str:
+    """Check a device that the command line names, such as cpu or cuda:1."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):  # the latter: torch knows no GPUs
+        raise argparse.ArgumentTypeError(
+            f'{name} is no device of this machine; use cpu, or leave --device out'
+        ) from None
+    return name
+
+
+def find_images(places: list[str]) -> tuple[list[Path], list[str]]:
+    """Find the images in files and folders.
+
+    Args:
+        places (list[str]): paths; folders inside of folders are not searched.
+
+    Returns:
+        tuple: the readable images, and one sentence for each file or folder that
+        is missing, cannot be read or has no images in it.
+    """
+    found, problems = [], []
+    for place in map(Path, places):
+        inside = [place] if place.is_file() else []
+        if place.is_dir():
+            kinds = ', '.join(IMAGE_SUFFIXES)
+            inside = [p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+            if not inside:
+                problems.append(f'the folder {place} has no images ({kinds}) in it')
+        elif not inside:
+            problems.append(f'there is no image or folder {place}')
+        for path in sorted(inside):
+            try:
+                image_size(path)
+                found.append(path)
+            except DataError as error:
+                problems.append(str(error).removesuffix('.'))
+    return list(dict.fromkeys(found)), problems
+
+
+def name_classes(meta: dict, cfg: Config) -> dict:
+    """Name the classes of a model, and give each a colour.
+
+    Args:
+        meta (dict): of the checkpoint; where it names no classes, the test dataset
+            of ``cfg`` does, else they are numbers. No data is opened.
+        cfg (Config): a whole config, with ``default_scope``.
+
+    Returns:
+        dict: ``classes``, a list of names, and ``palette``, a list of as many RGB
+        colours (0–255).
+    """
+    meta = {key.lower(): v for key, v in (meta.get('dataset_meta') or meta).items()}
+    if not meta.get('classes'):
+        dataset = innermost_dataset(cfg.test_dataloader.dataset)
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            meta = DATASETS.build({**dataset, 'lazy_init': True}).metainfo
+    heads = [node for node in dicts(cfg.model) if 'num_classes' in node]
+    numbers = range(max((head['num_classes'] for head in heads), default=0))
+    classes = list(meta.get('classes') or map(str, numbers))
+    colours = meta.get('palette') or ()
+    if len(colours) != len(classes):
+        colours = palette(len(classes))
+    return dict(classes=classes, palette=list(map(tuple, colours)))
 
 
 def read_config(args: argparse.Namespace, training: bool) -> Config:

@@ -4,19 +4,23 @@ python tools/test.py configs/mmdet/mask_rcnn_ravlt_t_1x.py CHECKPOINT
 """
 
 import argparse
+import copy
 import os
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.command_line import (
     add_common_arguments,
+    add_optimize,
     build_runner,
     exit_on_missing_files,
+    optimized,
     read_config,
 )
 from mmravlt.compat.device import adapt_to_device, leave_gloo
@@ -28,6 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     add_common_arguments(parser)
+    add_optimize(parser)
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write all predictions to this file'
     )
@@ -92,6 +97,23 @@ class CompareClasses(Hook):
                 break
 
 
+class Optimize(Hook):
+    """Tests an optimised copy of the model.
+
+    A copy, because after the test the EMA hook exchanges the weights of the model
+    that it knows, one by one. The hook comes last, once they are the averaged ones.
+    """
+
+    priority = 'LOWEST'
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        model = runner.model
+        while is_model_wrapper(model):  # which may hold what cannot be copied
+            model = model.module
+        runner.model = optimized(copy.deepcopy(model))
+        runner.logger.info('The backbone is optimised for inference')
+
+
 def main() -> None:
     args = parse_args()
     cfg = read_config(args, training=False)
@@ -107,6 +129,8 @@ def main() -> None:
     with exit_on_missing_files(), needs_all_weights():
         runner = build_runner(cfg)
         runner.register_hook(CompareClasses())
+        if args.optimize:
+            runner.register_hook(Optimize())
         if args.out:
             dump = kind_of_dump(cfg.get('default_scope'))(out_file_path=args.out)
             runner.test_evaluator.metrics.append(dump)
