@@ -15,6 +15,7 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
@@ -72,6 +73,7 @@ def build_inferencer(cfg: Config, args: argparse.Namespace):
     """The library's own inferencer, with all weights and the names of the classes."""
     scope = cfg.default_scope
     kind = getattr(import_module(f'{scope}.apis'), INFERENCERS[scope])
+    init_default_scope(scope)  # not all versions of all three do it themselves
     no_weights = dict(pretrained=False) if scope == 'mmpretrain' else {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # about weights and classes, which follow

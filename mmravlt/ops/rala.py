@@ -52,8 +52,13 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
 
         return fused_rala(q, k, v, table)
     if is_compiling():
-        # A compiler fuses and differentiates the equations by itself.
-        return rala_reference(q, k, v, table)
+        # A compiler fuses and differentiates the equations by itself. PyTorch's
+        # takes tensors of four axes for maps and lays them out as channels_last,
+        # here with the heads innermost, and then writes the logits of 16 heads at
+        # once, past the end if there are fewer (seen in 2.11). One more axis, and
+        # it leaves the layout alone.
+        q, k, v = (x.unsqueeze(2) for x in (q, k, v))
+        return rala_reference(q, k, v, table).squeeze(2)
     return _Rala.apply(q, k, v, *table)
 
 
