@@ -19,7 +19,7 @@ def optimize_for_inference(
         model (nn.Module): a RAVLT, or any model that holds one or more, such as a
             detector, segmentor or classifier.
         memory_budget (float | None): MiB that tensors beside the feature maps may take
-            in the backbone. Less memory costs time. None takes 12 MiB on a CPU, whose
+            in the backbone. Less memory costs time. None takes 24 MiB on a CPU, whose
             cache it fits, and 1024 MiB on a GPU.
 
     Returns:

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 from .kernels import rala_kernel
 from .rope2d import Table, is_compiling, rope2d_rotate
 
-# Tokens of a part on a CPU: what is computed of a part stays in its cache.
-_PART_TOKENS = 4096
+# Elements of a part on a CPU: what is computed of a part stays in its cache.
+_PART_ELEMENTS = 2**18
 
 
 def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
@@ -207,7 +207,7 @@ def _parts(x: Tensor, table: Table) -> Iterator[tuple[tuple, Table]]:
     height, width = rows.shape[0], columns.shape[0]
     step = height
     if x.device.type == 'cpu':
-        step = max(1, _PART_TOKENS // (width * x.shape[0]))
+        step = max(1, _PART_ELEMENTS // (width * x.shape[0] * x.shape[1] * x.shape[3]))
     for start in range(0, height, step):
         stop = min(start + step, height)
         index = (..., slice(start * width, stop * width), slice(None))

@@ -11,7 +11,7 @@ result.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +30,13 @@ from mmravlt.ops.rope2d import Table
 
 from .ravlt import RAVLT, Block
 
-# What exists beside the map, in channels of it, while a block works on some rows: the
-# FFN's three hidden maps of ratio 3.5, the rows and their normalised copy.
-_TEMPORARIES = 3 * 3.5 + 2
-#: MiB. Rows that fit a CPU's cache are fastest; a GPU is faster with many at a time.
-DEFAULT_MEMORY_BUDGET = {'cpu': 12, 'cuda': 1024}
+# What exists beside the map, in channels of it: while attention works on the whole map,
+# its keys, values, queries, gate, result and the normalised map; while a block works on
+# some rows, the FFN's hidden maps of ratio 3.5, before and after GELU, and some more.
+_ATTENTION = 6
+_ROWS = 10
+#: MiB. On a CPU, more than its cache holds is slower; a GPU likes many rows at a time.
+DEFAULT_MEMORY_BUDGET = {'cpu': 24, 'cuda': 1024}
 
 
 class RAVLTForInference(nn.Module):
@@ -43,8 +45,9 @@ class RAVLTForInference(nn.Module):
     Args:
         backbone (RAVLT): with its weights loaded. It is left as it is.
         memory_budget (float | None): MiB that tensors beside the maps may take, for
-            one image or, where images fit, several at a time. A row of the map is the
-            least. None takes 12 on a CPU and 1024 on a GPU.
+            one image or, where images fit, several at a time. Two rows of the map, and
+            for softmax attention the keys and values of all, are the least. None takes
+            24 on a CPU and 1024 on a GPU.
 
     Raises:
         ValueError: if the budget is not a positive number, or the backbone has a kind
@@ -93,12 +96,12 @@ class RAVLTForInference(nn.Module):
         Returns:
             tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
         """
-        budget = self.memory_budget or DEFAULT_MEMORY_BUDGET.get(x.device.type, 12)
+        budget = self.memory_budget or DEFAULT_MEMORY_BUDGET.get(x.device.type, 24)
         budget = int(budget * 2**20)
         size = [math.ceil(math.ceil(side / 2) / 2) for side in x.shape[2:]]
         channels = self.stem[-1].out_channels
-        each = _row_bytes(size[1], channels, x.dtype) * size[0]
-        count = min(max(budget // each, 1), x.shape[0])  # images at a time
+        each = math.prod(size) * channels * _ROWS * x.dtype.itemsize
+        count = min(max(int(budget // each), 1), x.shape[0])  # images at a time
         if count == x.shape[0]:
             return tuple(self._run(x, budget))
         outputs = None
@@ -121,9 +124,9 @@ class RAVLTForInference(nn.Module):
                 below = _downsample(stage.downsample, x, budget)
             if i in self.out_indices:
                 norm = self.output_norms[str(i)]
-                for a, b in _parts(x, budget):
-                    rows = x[:, :, a:b].permute(0, 2, 3, 1)
-                    x[:, :, a:b] = norm(rows).permute(0, 3, 1, 2)
+                for part in _parts(x, budget):
+                    rows = x[:, :, part].permute(0, 2, 3, 1)
+                    x[:, :, part] = norm(rows).permute(0, 3, 1, 2)
                 outputs.append(x)
             x = below
         return outputs
@@ -149,8 +152,8 @@ class RAVLTForInference(nn.Module):
                     y = F.gelu(y)
             return F.pad(y, (0, 0, a - start, stop - b)) if b - a < stop - start else y
 
-        def embed(start: int, stop: int) -> Tensor:
-            return rows(len(self.stem), start, stop)
+        def embed(part: slice) -> Tensor:
+            return rows(len(self.stem), part.start, part.stop)
 
         channels = self.stem[-1].out_channels
         return _by_rows(embed, images, (channels, heights[-1], width), budget)
@@ -207,24 +210,23 @@ class _FoldedBlock(nn.Module):
 
     def forward(self, x: Tensor, budget: int) -> Tensor:
         """Map (B, C, H, W), which may be overwritten, to (B, C, H, W)."""
-        height, width = x.shape[2:]
-        head_dim = x.shape[1] // self.num_heads
-        table = rope2d_table(height, width, head_dim, x.device)
-        parts = _parts(x, budget)
-        if len(parts) == 1:
-            return self._at_once(x, table)
-        if self.is_rala:
-            self._rala(x, table, parts)
+        table = rope2d_table(*x.shape[2:], x.shape[1] // self.num_heads, x.device)
+        if len(_parts(x, budget, _ATTENTION)) == 1:
+            x.copy_(self.pos(x))
+            x += self._attend(x, table)
+        elif self.is_rala:
+            self._rala(x, table, budget)
         else:
-            self._softmax(x, table, parts)
-        for a, b, rows, outside in _with_halo(x, parts, 1):
-            hidden = F.gelu(self.fc1(self._norm(rows)))
-            hidden = self.dwconv.rows(_clear(hidden, outside))
-            x[:, :, a:b] += self.fc2(hidden)
+            self._softmax(x, table, budget)
+
+        def ffn(rows: Tensor, inner: slice, _: slice) -> Tensor:
+            hidden = self.dwconv(F.gelu(self.fc1(self._norm(rows))))
+            return self.fc2(hidden[:, :, inner]).add_(rows[:, :, inner])
+
+        _overwrite(x, _parts(x, budget), 1, ffn)
         return x
 
-    def _at_once(self, x: Tensor, table: Table) -> Tensor:
-        x = self.pos(x)
+    def _attend(self, x: Tensor, table: Table) -> Tensor:
         k, v, q, gate = self.kvqo(self._norm(x)).chunk(4, dim=1)
         q, k, v_heads = (split_heads(each, self.num_heads) for each in (q, k, v))
         if self.is_rala:
@@ -233,58 +235,67 @@ class _FoldedBlock(nn.Module):
             q, k = rope2d_rotate(q, table), rope2d_rotate(k, table)
             mixed = F.scaled_dot_product_attention(q, k, v_heads)
         mixed = merge_heads(mixed, x.shape[2:])
-        x = self.proj(self.lepe(v).add_(mixed).mul_(gate)).add_(x)
-        return self.fc2(self.dwconv(F.gelu(self.fc1(self._norm(x))))).add_(x)
+        return self.proj(self.lepe(v).add_(mixed).mul_(gate))
 
-    def _rala(self, x: Tensor, table: Table, parts: list[tuple[int, int]]) -> None:
+    def _rala(self, x: Tensor, table: Table, budget: int) -> None:
         channels, (rows_table, columns) = x.shape[1], table
+        parts = _parts(x, budget)
         total, sums = 0, None
-        for a, b, rows, _ in _with_halo(x, parts, 1):
-            rows = self.pos.rows(rows)
-            x[:, :, a:b] = rows
+
+        def pos(rows: Tensor, inner: slice, _: slice) -> Tensor:
+            nonlocal total
+            rows = self.pos(rows)[:, :, inner]
             (q,) = self._project(rows, 2 * channels, 3 * channels)
             total = total + kappa(q).sum(dim=-2, keepdim=True)
+            return rows
+
+        _overwrite(x, parts, 1, pos)
         global_query = total / (x.shape[2] * x.shape[3])
-        for a, b in parts:
-            k, v = self._project(x[:, :, a:b], 0, 2 * channels)
+        for part in parts:
+            k, v = self._project(x[:, :, part], 0, 2 * channels)
             with no_autocast(x.device.type):
-                sums = add_keys(sums, k, v, global_query, (rows_table[a:b], columns))
-        for a, b, rows, outside in _with_halo(x, parts, 2):
-            rows = self._norm(rows)
-            v = _clear(_conv_slice(self.kvqo, rows, channels, 2 * channels), outside)
-            inner = rows[:, :, 2:-2]
-            q, gate = _conv_slice(self.kvqo, inner, 2 * channels).chunk(2, dim=1)
+                sums = add_keys(sums, k, v, global_query, (rows_table[part], columns))
+
+        def attend_to_all(rows: Tensor, inner: slice, part: slice) -> Tensor:
+            normed = self._norm(rows)
+            v = self.lepe(_conv_slice(self.kvqo, normed, channels, 2 * channels))
+            made = _conv_slice(self.kvqo, normed[:, :, inner], 2 * channels)
+            q, gate = made.chunk(2, dim=1)
             q = split_heads(q, self.num_heads)
             with no_autocast(x.device.type):
-                mixed = attend(q, sums, (rows_table[a:b], columns))
-            mixed = merge_heads(mixed, inner.shape[2:])
-            x[:, :, a:b] += self.proj(_conv_rows(self.lepe, v).add_(mixed).mul_(gate))
+                mixed = attend(q, sums, (rows_table[part], columns))
+            mixed = merge_heads(mixed, gate.shape[2:])
+            mixed = v[:, :, inner].add_(mixed).mul_(gate)
+            return self.proj(mixed).add_(rows[:, :, inner])
 
-    def _softmax(self, x: Tensor, table: Table, parts: list[tuple[int, int]]) -> None:
+        _overwrite(x, parts, 2, attend_to_all)
+
+    def _softmax(self, x: Tensor, table: Table, budget: int) -> None:
         channels, (rows_table, columns) = x.shape[1], table
-        keys = values = None
-        for a, b, rows, _ in _with_halo(x, parts, 1):
-            rows = self.pos.rows(rows)
-            x[:, :, a:b] = rows
+        parts = _parts(x, budget)
+        keys, values = (_empty_map(x, *x.shape) for _ in 'kv')
+
+        def pos(rows: Tensor, inner: slice, part: slice) -> Tensor:
+            rows = self.pos(rows)[:, :, inner]
             k, v = _conv_slice(self.kvqo, self._norm(rows), 0, 2 * channels).chunk(2, 1)
-            if keys is None:
-                keys, values = (_empty_map(v, x.shape[0], *x.shape[1:]) for _ in 'kv')
             k = split_heads(k, self.num_heads)
-            k = rope2d_rotate(k, (rows_table[a:b], columns))
-            keys[:, :, a:b] = merge_heads(k, rows.shape[2:])
-            values[:, :, a:b] = v
-        k, v = split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
-        for (a, b), (_, _, around, _) in zip(
-            parts, _with_halo(values, parts, 2), strict=True
-        ):
-            rows = self._norm(x[:, :, a:b])
+            k = rope2d_rotate(k, (rows_table[part], columns))
+            keys[:, :, part] = merge_heads(k, rows.shape[2:])
+            values[:, :, part] = v
+            return rows
+
+        _overwrite(x, parts, 1, pos)
+        k, v_heads = (split_heads(each, self.num_heads) for each in (keys, values))
+        for part in parts:
+            rows = self._norm(x[:, :, part])
             q, gate = _conv_slice(self.kvqo, rows, 2 * channels).chunk(2, dim=1)
             q = split_heads(q, self.num_heads)
-            q = rope2d_rotate(q, (rows_table[a:b], columns))
-            mixed = F.scaled_dot_product_attention(q, k, v)
+            q = rope2d_rotate(q, (rows_table[part], columns))
+            mixed = F.scaled_dot_product_attention(q, k, v_heads)
             mixed = merge_heads(mixed, rows.shape[2:])
-            mixed = _conv_rows(self.lepe, around).add_(mixed).mul_(gate)
-            x[:, :, a:b] += self.proj(mixed)
+            around, inner = _with_halo(part, 2)
+            v = self.lepe(values[:, :, around])[:, :, inner]
+            x[:, :, part] += self.proj(v.add_(mixed).mul_(gate))
 
     def _norm(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)
@@ -311,13 +322,6 @@ class _ResidualConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         return self.folded(x) if _is_exact(x) else x + self.conv(x)
-
-    def rows(self, x: Tensor) -> Tensor:
-        """Map rows and their halo, (B, C, n + 2k, W), to (B, C, n, W)."""
-        if _is_exact(x):
-            return _conv_rows(self.folded, x)
-        halo = self.conv.padding[0]
-        return x[:, :, halo:-halo] + _conv_rows(self.conv, x)
 
 
 def _is_exact(x: Tensor) -> bool:
@@ -372,66 +376,67 @@ def _conv_rows(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, 1, conv.groups)
 
 
-def _parts(x: Tensor, budget: int) -> list[tuple[int, int]]:
-    """Groups of rows, as even as possible, whose temporaries fit the budget."""
-    batch, channels, height, width = x.shape
-    row = batch * _row_bytes(width, channels, x.dtype)
-    count = math.ceil(height / max(1, budget // row))
-    bounds = [height * i // count for i in range(count + 1)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+def _parts(x: Tensor, budget: int, temporaries: float = _ROWS) -> list[slice]:
+    """Groups of rows, as even as possible, whose temporaries fit the budget.
 
-
-def _row_bytes(width: int, channels: int, dtype: torch.dtype) -> int:
-    """What exists for a row of a map while a block works on it."""
-    return int(width * channels * _TEMPORARIES * dtype.itemsize)
-
-
-def _with_halo(
-    x: Tensor, parts: list[tuple[int, int]], halo: int
-) -> Iterator[tuple[int, int, Tensor, tuple[int, int]]]:
-    """Groups of rows with those around them, zero outside of the map.
-
-    The rows may be overwritten as soon as they were given: what the next group needs
-    of them was copied.
-
-    Yields:
-        tuple: first and last row (exclusive), the rows with their halo, and how many
-        of these lie outside of the map, above and below.
+    All have at least two rows, as many as a depthwise convolution reaches.
     """
     batch, channels, height, width = x.shape
-    zeros = _empty_map(x, batch, channels, halo, width).zero_()
-    above = zeros
-    for a, b in parts:
-        end = min(b + halo, height)
-        outside = (max(halo - a, 0), b + halo - end)
-        rows = [above, x[:, :, a:end], zeros[:, :, : outside[1]]]
-        rows = torch.cat(rows, dim=2)
-        above = rows[:, :, b - a : b - a + halo].clone()
-        yield a, b, rows, outside
+    row = batch * width * channels * temporaries * x.dtype.itemsize
+    count = min(math.ceil(height / max(1, budget // row)), max(1, height // 2))
+    bounds = [height * i // count for i in range(count + 1)]
+    return [slice(*ends) for ends in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def _clear(x: Tensor, outside: tuple[int, int]) -> Tensor:
-    """Set rows outside of the map to zero, in place."""
-    top, bottom = outside
-    x[:, :, :top] = 0
-    x[:, :, x.shape[2] - bottom :] = 0
-    return x
+def _with_halo(part: slice, halo: int) -> tuple[slice, slice]:
+    """Rows of a map with those around them, and where these rows are therein."""
+    first = max(part.start - halo, 0)
+    return slice(first, part.stop + halo), slice(part.start - first, part.stop - first)
+
+
+def _overwrite(
+    x: Tensor,
+    parts: list[slice],
+    halo: int,
+    compute: Callable[[Tensor, slice, slice], Tensor],
+) -> None:
+    """Compute a map anew from itself, in place, by groups of rows.
+
+    Args:
+        x (Tensor): map, shape (B, C, H, W).
+        parts (list[slice]): the groups.
+        halo (int): how many of the rows on either side a group is computed from.
+        compute (Callable): new rows from old ones, which bring their halo, from where
+            the rows are therein, and from where they are in the map.
+    """
+    late = None  # new rows whose old ones the next group still needs
+    for part in parts:
+        around, inner = _with_halo(part, halo)
+        new = compute(x[:, :, around], inner, part)
+        if late is not None:
+            x[:, :, part.start - halo : part.start] = late
+        ready = part.stop - (halo if part.stop < x.shape[2] else 0)
+        x[:, :, part.start : ready] = new[:, :, : ready - part.start]
+        late = new[:, :, ready - part.start :].clone()
 
 
 def _downsample(conv: nn.Conv2d, x: Tensor, budget: int) -> Tensor:
     height, width = (math.ceil(side / 2) for side in x.shape[2:])
 
-    def rows(start: int, stop: int) -> Tensor:
+    def rows(part: slice) -> Tensor:
+        start, stop = part.start, part.stop
         first, last = 2 * start - 1, 2 * stop
         a, b = max(first, 0), min(last, x.shape[2])
-        y = F.pad(x[:, :, a:b], (0, 0, a - first, last - b))
+        y = x[:, :, a:b]
+        if last - first > b - a:
+            y = F.pad(y, (0, 0, a - first, last - b))
         return _conv_rows(conv, y)
 
     return _by_rows(rows, x, (conv.out_channels, height, width), budget)
 
 
 def _by_rows(
-    compute: Callable[[int, int], Tensor],
+    compute: Callable[[slice], Tensor],
     x: Tensor,
     shape: tuple[int, int, int],
     budget: int,
@@ -439,13 +444,13 @@ def _by_rows(
     """Put a map of ``shape`` (C, H, W) together from computed groups of rows."""
     parts = _parts(x.new_empty((x.shape[0], *shape), device='meta'), budget)
     result = None
-    for a, b in parts:
-        rows = compute(a, b)
+    for part in parts:
+        rows = compute(part)
         if len(parts) == 1:
             return rows
         if result is None:
             result = _empty_map(rows, x.shape[0], *shape)
-        result[:, :, a:b] = rows
+        result[:, :, part] = rows
     return result
 
 
