@@ -115,7 +115,9 @@ def build_backbone(name: str) -> nn.Module:
     if parts is None:
         library, settings, _ = OTHERS[name]
         registry = import_module(f'{library}.registry').MODELS
-        return registry.build(dict(settings, out_indices=(0, 1, 2, 3), init_cfg=None))
+        cfg = dict(settings, out_indices=(0, 1, 2, 3), init_cfg=None)
+        with DefaultScope.overwrite_default_scope(library):
+            return registry.build(cfg)
     last = 'rala' if parts['llll'] else 'softmax'
     settings = dict(
         arch=parts['arch'],

@@ -8,7 +8,7 @@ from mmravlt.ops import rala, rope2d_rotate
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS
 
-from .fused_conv import scaled_conv
+from .fused_conv import scaled_conv, split_conv
 from .recompute import call_forgetting
 
 
@@ -69,11 +69,11 @@ class _Attention(nn.Module):
         Returns:
             Tensor: shape (B, C, H, W).
         """
+        split = partial(split_conv, self.qkvo, 4)
         if self.with_cp is True:  # the whole block is recomputed
-            qkvo = self.qkvo(norm(x))
+            q, k, v, gate = split(norm(x))
         else:
-            qkvo = call_forgetting(self.qkvo, norm(x), norm, x)
-        q, k, v, gate = qkvo.chunk(4, dim=1)
+            q, k, v, gate = call_forgetting(split, norm(x), norm, x)
         q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
         mixed = merge_heads(self.mix(*q_k_v, table), x.shape[2:])
         mixed = mixed + self.lepe(v)

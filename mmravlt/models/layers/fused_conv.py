@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmravlt.ops.rope2d import is_compiling
+
 
 def scaled_conv(conv: nn.Module, gamma: Tensor, x: Tensor) -> Tensor:
     """Compute ``gamma * conv(x)``.
@@ -44,6 +46,28 @@ def residual_conv(conv: nn.Module, x: Tensor) -> Tensor:
     taps[..., taps.shape[-2] // 2, taps.shape[-1] // 2] = 1
     return F.conv2d(
         x, conv.weight + taps, conv.bias, padding=conv.padding, groups=conv.groups
+    )
+
+
+def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
+    """Compute ``conv(x).chunk(parts, dim=1)``.
+
+    On a CPU each chunk has its own convolution with its share of the weights, so that
+    in the backward pass nothing has to join the gradients of the chunks.
+
+    Args:
+        conv (nn.Module): a convolution with a bias.
+        parts (int): a divisor of its channels C.
+        x (Tensor): its input.
+
+    Returns:
+        tuple[Tensor]: each of shape (B, C / parts, H, W).
+    """
+    if type(conv) is not nn.Conv2d or x.device.type != 'cpu' or is_compiling():
+        return conv(x).chunk(parts, dim=1)
+    shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
+    return tuple(
+        F.conv2d(x, weight, bias, conv.stride, conv.padding) for weight, bias in shares
     )
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,11 +9,11 @@ from mmravlt.ops.rope2d import is_compiling
 
 
 def call_forgetting(
-    function: Callable[[Tensor], Tensor],
+    function: Callable[[Tensor], Any],
     x: Tensor,
     recompute: Callable[..., Tensor],
     *inputs: Tensor,
-) -> Tensor:
+) -> Any:
     """Call ``function(x)`` without keeping x for the backward pass.
 
     Where the function would keep x, the inputs that x was computed from are kept
@@ -27,7 +28,7 @@ def call_forgetting(
         inputs (Tensor): its arguments.
 
     Returns:
-        Tensor: what the function returns.
+        what the function returns.
     """
     # A compiler decides by itself what it computes again, and where tensors have no
     # values there is no memory to save.
@@ -37,16 +38,23 @@ def call_forgetting(
     place, shape = x.data_ptr(), x.shape
     # They are kept as PyTorch keeps tensors, so checkpoints around this one work.
     keeper = _Keep.apply(x.new_empty(0, requires_grad=True), *inputs)
+    uses, recomputed = [], []  # computed once, and gone after the last use
 
     def pack(tensor: Tensor) -> Tensor | None:
         is_x = tensor.data_ptr() == place and tensor.shape == shape
-        return None if is_x else tensor
+        if not is_x:
+            return tensor
+        uses.append(None)
+        return None
 
     def unpack(kept: Tensor | None) -> Tensor:
         if kept is not None:
             return kept
-        with torch.no_grad():
-            return recompute(*keeper.grad_fn.saved_tensors)
+        if not recomputed:
+            with torch.no_grad():
+                result = recompute(*keeper.grad_fn.saved_tensors)
+            recomputed.extend([result] * len(uses))
+        return recomputed.pop()
 
     with saved_tensors_hooks(pack, unpack):
         return function(x)
