@@ -29,8 +29,9 @@ class _Call:
 def named_parts(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
     """Modules of a RAVLT or of its peer with the names of their part and stage.
 
-    Only modules that exist are named: a fused model has fewer of them, and their
-    time then counts for the module around them.
+    Only modules that exist are named; what else a module does counts as its rest.
+    A RAVLT calls each convolution that has a hook by itself, so layer scales and
+    residuals are steps of their own here.
     """
     yield backbone, 'other', ''
     yield backbone.patch_embed, 'patch_embed', ''
@@ -41,8 +42,8 @@ def named_parts(backbone: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
                 if name.startswith('drop_path'):
                     continue
                 inner = list(child.named_children()) if name in ('attn', 'ffn') else []
-                rest = {'attn': 'attn, mixing and gate', 'ffn': 'ffn, activation'}
-                yield child, rest.get(name, name) if inner else name, number
+                rest = f'{name}, the rest' if inner else name
+                yield child, rest, number
                 for inner_name, grandchild in inner:
                     yield grandchild, f'{name}.{inner_name}', number
         if getattr(stage, 'downsample', None) is not None:

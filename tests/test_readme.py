@@ -56,7 +56,7 @@ def options_that_make_small(words):
 
 def test_each_command_is_run_by_a_test_or_by_ci():
     ci = (ROOT / '.ci/run').read_text()
-    assert len(TOOL_COMMANDS) == 12
+    assert len(TOOL_COMMANDS) == 13
     for command in COMMANDS:
         if command.startswith('make'):
             assert f'\n{command}\n' in ci, command
@@ -113,6 +113,8 @@ def test_training_and_test_commands_run_as_printed(tmp_path):
     assert (tmp_path / 'work_dirs/ravlt_t_in1k/epoch_1.pth').is_file()
     assert (tmp_path / 'backbone.safetensors').is_file()
     assert len(list(tmp_path.glob('mine-*.pth'))) == 1
+    assert list(tmp_path.glob('predictions/vis/*.png'))
+    assert list(tmp_path.glob('predictions/preds/*.json'))
 
 
 def write_coco(folder):

@@ -224,6 +224,22 @@ def test_with_cp_changes_no_output_and_no_gradient(layout):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize('conv', ['attn.qkvo', 'attn.proj', 'ffn.dwconv', 'ffn.fc2'])
+@pytest.mark.parametrize('kind', ['forward_pre', 'forward', 'full_backward'])
+def test_hooks_of_every_convolution_are_called(conv, kind):
+    model = filled(RAVLT(TINY).eval())
+    image = make_input((1, 3, 45, 62)).requires_grad_()
+    expected = model(image)
+    conv, called = model.layers[0].blocks[0].get_submodule(conv), []
+    register = getattr(conv, f'register_{kind}_hook')
+    register(lambda module, *_: called.append(module))
+    outputs = model(image)
+    sum(out.sum() for out in outputs).backward()
+    assert called == [conv]
+    for output, value in zip(outputs, expected, strict=True):
+        assert relative_error(output, value) <= 1e-5
+
+
 @pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3, 4])
 def test_frozen_stages_get_no_gradient_and_keep_their_statistics(norm, frozen_stages):

@@ -2,8 +2,8 @@
 
 Gradients follow by themselves, and a pass over the map is saved each time. In
 half precision the changed weights would lose too much (a small scale vanishes,
-a tap of 1 swallows its neighbours), and a module that somebody put in the place
-of a convolution is called as it is; both then compute step by step.
+a tap of 1 swallows its neighbours), and a convolution that somebody replaced, or
+hooked as pruning and profilers do, is called as it is; both then compute step by step.
 """
 
 import torch
@@ -63,7 +63,7 @@ def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
     Returns:
         tuple[Tensor]: each of shape (B, C / parts, H, W).
     """
-    if type(conv) is not nn.Conv2d or x.device.type != 'cpu' or is_compiling():
+    if not _is_plain(conv) or x.device.type != 'cpu' or is_compiling():
         return conv(x).chunk(parts, dim=1)
     shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
     return tuple(
@@ -72,4 +72,10 @@ def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _can_fuse(conv: nn.Module, x: Tensor) -> bool:
-    return type(conv) is nn.Conv2d and x.dtype in (torch.float32, torch.float64)
+    return _is_plain(conv) and x.dtype in (torch.float32, torch.float64)
+
+
+def _is_plain(conv: nn.Module) -> bool:
+    hooks = ('forward_pre', 'forward', 'backward_pre', 'backward')
+    hooked = any(getattr(conv, f'_{kind}_hooks') for kind in hooks)
+    return type(conv) is nn.Conv2d and not hooked
