@@ -56,7 +56,7 @@ def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
     in the backward pass nothing has to join the gradients of the chunks.
 
     Args:
-        conv (nn.Module): a convolution with a bias.
+        conv (nn.Module): a 1×1 convolution with a bias.
         parts (int): a divisor of its channels C.
         x (Tensor): its input.
 
@@ -66,9 +66,7 @@ def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
     if not _is_plain(conv) or x.device.type != 'cpu' or is_compiling():
         return conv(x).chunk(parts, dim=1)
     shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
-    return tuple(
-        F.conv2d(x, weight, bias, conv.stride, conv.padding) for weight, bias in shares
-    )
+    return tuple(F.conv2d(x, weight, bias) for weight, bias in shares)
 
 
 def _can_fuse(conv: nn.Module, x: Tensor) -> bool:
