@@ -7,13 +7,13 @@ because the published weights were trained with it.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .autocast import use_autocast
 from .kernels import rala_kernel
 from .rope2d import Table, is_compiling, rope2d_rotate
 
@@ -45,7 +45,8 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
     Returns:
         Tensor: shape (B, heads, N, d) in the type of ``v``. Everything is
         computed at least in float32, under autocast too. On a GPU, fused Triton
-        kernels compute it where they apply, see :mod:`mmravlt.ops.kernels`.
+        kernels compute it where they apply, see :mod:`mmravlt.ops.kernels`. It can
+        be differentiated once.
     """
     if rala_kernel(q, k, v)[0] == 'triton':
         from .rala_triton import rala as fused_rala
@@ -65,7 +66,7 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
 def rala_reference(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
     """:func:`rala` as its equations stand, differentiated by PyTorch."""
     out_dtype = v.dtype
-    with no_autocast(q.device.type):
+    with use_autocast(q.device.type, None):
         # elu(x) + 1; to PyTorch's compiler, elu has a gradient of wrong strides.
         q, k = (
             torch.where(x > 0, x + 1, x.clamp(max=0).exp()) for x in map(_wide, (q, k))
@@ -143,7 +144,7 @@ class _Rala(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, *table: Tensor) -> Tensor:
-        with no_autocast(q.device.type):
+        with use_autocast(q.device.type, None):
             sums, g = None, 0
             for part, _ in _parts(q, table):
                 g = g + kappa(q[part]).sum(dim=-2, keepdim=True)
@@ -162,7 +163,7 @@ class _Rala(torch.autograd.Function):
         q, k, v, g, largest, weight, keys, buffer, *table = ctx.saved_tensors
         dq, dk, dv = (_empty_map(x) for x in (q, k, v))
         scale = q.shape[-1] ** -0.5
-        with no_autocast(q.device.type):
+        with use_autocast(q.device.type, None):
             keys, buffer = keys / weight, buffer / weight
             # y = numerator / denominator. First the gradients of the sums, and of
             # κ(q) without what comes through the global query.
@@ -207,7 +208,8 @@ def _parts(x: Tensor, table: Table) -> Iterator[tuple[tuple, Table]]:
     height, width = rows.shape[0], columns.shape[0]
     step = height
     if x.device.type == 'cpu':
-        step = max(1, _PART_ELEMENTS // (width * x.shape[0] * x.shape[1] * x.shape[3]))
+        row = max(1, width * x.shape[0] * x.shape[1] * x.shape[3])
+        step = max(1, _PART_ELEMENTS // row)
     for start in range(0, height, step):
         stop = min(start + step, height)
         index = (..., slice(start * width, stop * width), slice(None))
@@ -223,11 +225,3 @@ def _empty_map(like: Tensor) -> Tensor:
     return torch.empty_like(
         like.transpose(1, 2), memory_format=torch.contiguous_format
     ).transpose(1, 2)
-
-
-def no_autocast(device_type: str) -> AbstractContextManager:
-    """Keep autocast away; some devices, such as meta, know none."""
-    try:
-        return torch.autocast(device_type, enabled=False)
-    except RuntimeError:
-        return nullcontext()

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmravlt.models import RAVLT
+from mmravlt.models.layers import residual_conv
 from mmravlt.ops import rope2d_angles
 from mmravlt.registry import ATTENTIONS
 
@@ -208,20 +209,34 @@ def is_bias_before_batch_norm(name):
 
 
 @pytest.mark.parametrize('layout', ['llvv', 'llll'])
-def test_with_cp_changes_no_output_and_no_gradient(layout):
+@pytest.mark.parametrize('with_cp', [True, 'selective'])
+@pytest.mark.parametrize('autocast', [False, True])
+def test_with_cp_changes_no_output_and_no_gradient(layout, with_cp, autocast):
     plain = RAVLT(TINY, release_layout(layout), drop_path_rate=0.5).train()
-    recomputing = RAVLT(TINY, release_layout(layout), drop_path_rate=0.5, with_cp=True)
+    recomputing = RAVLT(
+        TINY, release_layout(layout), drop_path_rate=0.5, with_cp=with_cp
+    )
     recomputing.load_state_dict(plain.state_dict())
     results = []
     for model in (plain, recomputing.train()):
         torch.manual_seed(3)  # the same branches are dropped
         image = make_input((2, 3, 45, 62)).requires_grad_()
-        outputs = model(image)
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            outputs = model(image)
         sum(out.square().sum() for out in outputs).backward()
         gradients = [p.grad for p in model.parameters()]
         results.append([*outputs, image.grad, *gradients, *model.buffers()])
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
+
+
+def test_autocast_does_not_round_the_identity_around_a_convolution():
+    conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    nn.init.uniform_(conv.weight, 0, 1e-4)
+    x = make_input((1, 8, 9, 9))
+    with torch.autocast('cpu', torch.bfloat16):
+        result = residual_conv(conv, x)
+    assert relative_error(result - x, conv(x)) <= 1e-2
 
 
 @pytest.mark.parametrize('conv', ['attn.qkvo', 'attn.proj', 'ffn.dwconv', 'ffn.fc2'])

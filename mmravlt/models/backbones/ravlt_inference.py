@@ -12,6 +12,7 @@ result.
 import copy
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,10 @@ from mmravlt.models.layers import (
     merge_heads,
     split_heads,
 )
+from mmravlt.models.layers.fused_conv import is_exact, is_plain
 from mmravlt.ops import rala, rope2d_rotate, rope2d_table
-from mmravlt.ops.rala import add_keys, attend, kappa, no_autocast
+from mmravlt.ops.autocast import autocast_dtype, use_autocast
+from mmravlt.ops.rala import add_keys, attend, kappa
 from mmravlt.ops.rope2d import Table
 
 from .ravlt import RAVLT, Block
@@ -35,6 +38,11 @@ from .ravlt import RAVLT, Block
 # some rows, the FFN's hidden maps of ratio 3.5, before and after GELU, and some more.
 _ATTENTION = 6
 _ROWS = 10
+# Convolutions of a block whose weights are taken or changed.
+_FOLDED = (
+    *('pos', 'attn.qkvo', 'attn.lepe', 'attn.proj'),
+    *('ffn.fc1', 'ffn.dwconv', 'ffn.fc2'),
+)
 #: MiB. On a CPU, more than its cache holds is slower; a GPU likes many rows at a time.
 DEFAULT_MEMORY_BUDGET = {'cpu': 24, 'cuda': 1024}
 
@@ -50,17 +58,23 @@ class RAVLTForInference(nn.Module):
             24 on a CPU and 1024 on a GPU.
 
     Raises:
-        ValueError: if the budget is not a positive number, or the backbone has a kind
-            of attention that is not made for inference.
+        ValueError: if the budget is not a positive number, or the backbone was changed
+            so that folding would lose something.
     """
 
     def __init__(self, backbone: RAVLT, memory_budget: float | None = None) -> None:
         super().__init__()
-        is_number = isinstance(memory_budget, (int, float))
-        if memory_budget is not None and not (is_number and memory_budget > 0):
+        is_number = isinstance(memory_budget, Real) and memory_budget is not True
+        is_size = is_number and 0 < memory_budget < math.inf
+        if memory_budget is not None and not is_size:
             raise ValueError(
                 f'memory_budget is {memory_budget!r}; give a number of MiB above 0, or '
                 'None.'
+            )
+        if type(backbone).forward is not RAVLT.forward:
+            raise ValueError(
+                f'optimize_for_inference knows the forward method of RAVLT, but '
+                f'{type(backbone).__name__} has its own; leave it out for this model.'
             )
         self.memory_budget = memory_budget
         self.out_indices = backbone.out_indices
@@ -117,6 +131,8 @@ class RAVLTForInference(nn.Module):
         outputs = []
         x = self._embed(images, budget)
         for i, stage in enumerate(self.stages):
+            if autocast_dtype(x.device.type):
+                x = x.float()  # as layer scales make it in RAVLT
             for block in stage.blocks:
                 x = block(x, budget)
             below = None
@@ -191,6 +207,13 @@ class _FoldedBlock(nn.Module):
                 f'optimize_for_inference knows "rala" and "softmax" attention, not '
                 f'{type(attention).__name__}; leave it out for this model.'
             )
+        for name in _FOLDED:
+            if not is_plain(block.get_submodule(name)):
+                raise ValueError(
+                    f'optimize_for_inference would lose what was added to {name} of a '
+                    'block; merge it into the weights (after pruning with '
+                    'torch.nn.utils.prune.remove), or leave it out for this model.'
+                )
         self.is_rala = type(attention) is RALAttention
         self.num_heads = attention.num_heads
         self.eps = block.norm1.norm.eps
@@ -221,7 +244,7 @@ class _FoldedBlock(nn.Module):
 
         def ffn(rows: Tensor, inner: slice, _: slice) -> Tensor:
             hidden = self.dwconv(F.gelu(self.fc1(self._norm(rows))))
-            return self.fc2(hidden[:, :, inner]).add_(rows[:, :, inner])
+            return rows[:, :, inner] + self.fc2(hidden[:, :, inner])
 
         _overwrite(x, _parts(x, budget), 1, ffn)
         return x
@@ -253,7 +276,7 @@ class _FoldedBlock(nn.Module):
         global_query = total / (x.shape[2] * x.shape[3])
         for part in parts:
             k, v = self._project(x[:, :, part], 0, 2 * channels)
-            with no_autocast(x.device.type):
+            with use_autocast(x.device.type, None):
                 sums = add_keys(sums, k, v, global_query, (rows_table[part], columns))
 
         def attend_to_all(rows: Tensor, inner: slice, part: slice) -> Tensor:
@@ -262,18 +285,19 @@ class _FoldedBlock(nn.Module):
             made = _conv_slice(self.kvqo, normed[:, :, inner], 2 * channels)
             q, gate = made.chunk(2, dim=1)
             q = split_heads(q, self.num_heads)
-            with no_autocast(x.device.type):
+            with use_autocast(x.device.type, None):
                 mixed = attend(q, sums, (rows_table[part], columns))
             mixed = merge_heads(mixed, gate.shape[2:])
             mixed = v[:, :, inner].add_(mixed).mul_(gate)
-            return self.proj(mixed).add_(rows[:, :, inner])
+            return rows[:, :, inner] + self.proj(mixed)
 
         _overwrite(x, parts, 2, attend_to_all)
 
     def _softmax(self, x: Tensor, table: Table, budget: int) -> None:
         channels, (rows_table, columns) = x.shape[1], table
         parts = _parts(x, budget)
-        keys, values = (_empty_map(x, *x.shape) for _ in 'kv')
+        made = autocast_dtype(x.device.type) or x.dtype
+        keys, values = (_empty_map(x, *x.shape, dtype=made) for _ in 'kv')
 
         def pos(rows: Tensor, inner: slice, part: slice) -> Tensor:
             rows = self.pos(rows)[:, :, inner]
@@ -321,18 +345,7 @@ class _ResidualConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        return self.folded(x) if _is_exact(x) else x + self.conv(x)
-
-
-def _is_exact(x: Tensor) -> bool:
-    """Whether weights may be 1 larger: half precision would round them away."""
-    if x.dtype not in (torch.float32, torch.float64):
-        return False
-    try:
-        return not torch.is_autocast_enabled(x.device.type)
-    except TypeError:  # torch before 2.4
-        enabled = torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
-        return not enabled
+        return self.folded(x) if is_exact(x) else x + self.conv(x)
 
 
 def _conv(weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> nn.Conv2d:
@@ -383,7 +396,7 @@ def _parts(x: Tensor, budget: int, temporaries: float = _ROWS) -> list[slice]:
     """
     batch, channels, height, width = x.shape
     row = batch * width * channels * temporaries * x.dtype.itemsize
-    count = min(math.ceil(height / max(1, budget // row)), max(1, height // 2))
+    count = min(math.ceil(height / max(1, budget // max(1, row))), max(1, height // 2))
     bounds = [height * i // count for i in range(count + 1)]
     return [slice(*ends) for ends in zip(bounds[:-1], bounds[1:], strict=True)]
 
@@ -454,10 +467,10 @@ def _by_rows(
     return result
 
 
-def _empty_map(like: Tensor, *shape: int) -> Tensor:
+def _empty_map(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty(
         shape,
-        dtype=like.dtype,
+        dtype=dtype or like.dtype,
         device=like.device,
         memory_format=torch.channels_last,
     )

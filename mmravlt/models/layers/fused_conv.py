@@ -3,13 +3,14 @@
 Gradients follow by themselves, and a pass over the map is saved each time. In
 half precision the changed weights would lose too much (a small scale vanishes,
 a tap of 1 swallows its neighbours), and a convolution that somebody replaced, or
-hooked as pruning and profilers do, is called as it is; both then compute step by step.
+hooked as pruning does, is called as it is; both then compute step by step.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmravlt.ops.autocast import autocast_dtype
 from mmravlt.ops.rope2d import is_compiling
 
 
@@ -63,17 +64,24 @@ def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
     Returns:
         tuple[Tensor]: each of shape (B, C / parts, H, W).
     """
-    if not _is_plain(conv) or x.device.type != 'cpu' or is_compiling():
+    if not is_plain(conv) or x.device.type != 'cpu' or is_compiling():
         return conv(x).chunk(parts, dim=1)
     shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
     return tuple(F.conv2d(x, weight, bias) for weight, bias in shares)
 
 
 def _can_fuse(conv: nn.Module, x: Tensor) -> bool:
-    return _is_plain(conv) and x.dtype in (torch.float32, torch.float64)
+    return is_plain(conv) and is_exact(x)
 
 
-def _is_plain(conv: nn.Module) -> bool:
+def is_exact(x: Tensor) -> bool:
+    """Whether a convolution of x keeps small changes of its weights."""
+    is_wide = x.dtype in (torch.float32, torch.float64)
+    return is_wide and autocast_dtype(x.device.type) is None
+
+
+def is_plain(conv: nn.Module) -> bool:
+    """Whether nobody replaced, hooked or patched a convolution."""
     hooks = ('forward_pre', 'forward', 'backward_pre', 'backward')
     hooked = any(getattr(conv, f'_{kind}_hooks') for kind in hooks)
-    return type(conv) is nn.Conv2d and not hooked
+    return type(conv) is nn.Conv2d and not hooked and 'forward' not in vars(conv)

@@ -22,7 +22,9 @@ class LayerNorm2d(nn.Module):
         if is_compiling():
             # The same as one formula, since its result is no view: of symbolic
             # sizes, PyTorch's compiler cannot return views.
-            variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
             weight, bias = (p[:, None, None] for p in self.norm.parameters())
-            return (x - mean) * (variance + self.norm.eps).rsqrt() * weight + bias
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            variance, mean = torch.var_mean(wide, dim=1, correction=0, keepdim=True)
+            normed = (wide - mean) * (variance + self.norm.eps).rsqrt() * weight + bias
+            return normed.to(torch.promote_types(x.dtype, weight.dtype))
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

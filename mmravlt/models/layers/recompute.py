@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from mmravlt.ops.autocast import autocast_dtype, use_autocast
 from mmravlt.ops.rope2d import is_compiling
 
 
@@ -36,6 +37,7 @@ def call_forgetting(
     if is_compiling() or not has_values or not torch.is_grad_enabled():
         return function(x)
     place, shape = x.data_ptr(), x.shape
+    autocast = x.device.type, autocast_dtype(x.device.type)
     # They are kept as PyTorch keeps tensors, so checkpoints around this one work.
     keeper = _Keep.apply(x.new_empty(0, requires_grad=True), *inputs)
     uses, recomputed = [], []  # computed once, and gone after the last use
@@ -51,7 +53,7 @@ def call_forgetting(
         if kept is not None:
             return kept
         if not recomputed:
-            with torch.no_grad():
+            with torch.no_grad(), use_autocast(*autocast):
                 result = recompute(*keeper.grad_fn.saved_tensors)
             recomputed.extend([result] * len(uses))
         return recomputed.pop()
