@@ -27,8 +27,8 @@ def optimize_for_inference(
         module in eval mode, which leaves the given one as it is.
 
     Raises:
-        ValueError: if there is no RAVLT in the model, or the budget is no positive
-            number.
+        ValueError: if there is no RAVLT in the model, if one was changed so that
+            folding would lose something, or if the budget is no positive number.
     """
     if is_model_wrapper(model):
         model.module = optimize_for_inference(model.module, memory_budget)

@@ -2,8 +2,7 @@
 
 import os
 
-import torch
-from torch import Tensor
+from torch import Tensor, library
 
 KERNELS = ('auto', 'triton', 'torch')
 
@@ -69,7 +68,7 @@ def _check(name: str) -> None:
 def _why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     if not q.is_cuda:
         return f'device {q.device.type}'
-    if not hasattr(torch.library, 'custom_op'):
+    if not hasattr(library, 'custom_op'):
         return 'torch older than 2.4'
     try:
         from .rala_triton import why_not

@@ -26,7 +26,7 @@ https://arxiv.org/abs/1805.02867.
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, library
 
 Table = tuple[Tensor, Tensor]
 
@@ -642,7 +642,7 @@ def _empty_summaries(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return g, stats, sums
 
 
-@torch.library.custom_op('mmravlt::rala', mutates_args=())
+@library.custom_op('mmravlt::rala', mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -685,7 +685,7 @@ def _(q, k, v, rows, columns):
     return _empty_like_map(q), *_empty_summaries(q)
 
 
-@torch.library.custom_op('mmravlt::rala_backward', mutates_args=())
+@library.custom_op('mmravlt::rala_backward', mutates_args=())
 def _backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor,
     g: Tensor, stats: Tensor, sums: Tensor,

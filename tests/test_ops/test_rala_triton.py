@@ -4,9 +4,10 @@ import sys
 
 import pytest
 import torch
+from torch import library
 
 pytest.importorskip('triton')
-if not hasattr(torch.library, 'custom_op'):
+if not hasattr(library, 'custom_op'):
     pytest.skip('torch has no custom_op yet', allow_module_level=True)
 
 from torch._dynamo.backends.common import aot_autograd  # noqa: E402
@@ -207,10 +208,10 @@ def test_autocast_does_not_lower_the_precision(device):
 
 def test_operators_are_registered_as_torch_wants_them(device):
     q, k, v, table, dy = make_input(device, (1, 7), heads=2)
-    torch.library.opcheck(FORWARD, (q, k, v, *table))
+    library.opcheck(FORWARD, (q, k, v, *table))
     inputs = [x.detach() for x in (q, k, v)]
     _, *summaries = FORWARD(*inputs, *table)
-    torch.library.opcheck(BACKWARD, (dy.detach(), *inputs, *table, *summaries))
+    library.opcheck(BACKWARD, (dy.detach(), *inputs, *table, *summaries))
 
 
 def test_compiles_to_one_operator_each_way_for_all_sizes(device):

@@ -389,10 +389,11 @@ def _conv_rows(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, 1, conv.groups)
 
 
-def _parts(x: Tensor, budget: int, temporaries: float = _ROWS) -> list[slice]:
+def _parts(x: Tensor, budget: int, temporaries: int = _ROWS) -> list[slice]:
     """Groups of rows, as even as possible, whose temporaries fit the budget.
 
-    All have at least two rows, as many as a depthwise convolution reaches.
+    All have at least two rows, as many as a depthwise convolution reaches, unless the
+    map has only one.
     """
     batch, channels, height, width = x.shape
     row = batch * width * channels * temporaries * x.dtype.itemsize
