@@ -17,7 +17,10 @@ ATTENTIONS = Registry('attention', scope='mmravlt', locations=['mmravlt.models']
 
 
 def register_model(cls: type) -> type:
-    """Register a model under ``type='Name'`` and ``type='mmravlt.Name'``."""
+    """Register a model under ``type='Name'`` and ``type='mmravlt.Name'``.
+
+    A function that builds a model is registered alike.
+    """
     MODELS.register_module(module=cls)
     ROOT_MODELS.register_module(module=cls)
     return cls

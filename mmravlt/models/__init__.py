@@ -1,4 +1,5 @@
-from .backbones import RAVLT
+from .backbones import RAVLT, with_attention
+from .layers import GlobalAttention
 from .necks import RAVLTNeck
 
-__all__ = ['RAVLT', 'RAVLTNeck']
+__all__ = ['GlobalAttention', 'RAVLT', 'RAVLTNeck', 'with_attention']

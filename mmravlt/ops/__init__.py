@@ -1,10 +1,24 @@
 """Functions on tensors; they know nothing but torch and triton."""
 
 from .kernels import rala_kernel, use_rala_kernel
+from .linear_attention import (
+    efficient_attention,
+    enhanced_attention,
+    focused_attention,
+    hydra_attention,
+    linear_angular_attention,
+    linear_attention,
+)
 from .rala import rala, rala_reference
 from .rope2d import rope2d_angles, rope2d_rotate, rope2d_table
 
 __all__ = [
+    'efficient_attention',
+    'enhanced_attention',
+    'focused_attention',
+    'hydra_attention',
+    'linear_angular_attention',
+    'linear_attention',
     'rala',
     'rala_kernel',
     'rala_reference',

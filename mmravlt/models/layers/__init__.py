@@ -1,4 +1,11 @@
-from .attention import RALAttention, SoftmaxAttention, merge_heads, split_heads
+from .attention import (
+    Attention,
+    RALAttention,
+    SoftmaxAttention,
+    merge_heads,
+    split_heads,
+)
+from .attention_zoo import GlobalAttention
 from .ffn import FFN
 from .fused_conv import residual_conv, scaled_conv
 from .init import init_convolution
@@ -8,8 +15,10 @@ from .recompute import call_forgetting
 from .rope2d import RoPE2d
 
 __all__ = [
+    'Attention',
     'Downsample',
     'FFN',
+    'GlobalAttention',
     'LayerNorm2d',
     'PatchEmbed',
     'RALAttention',

@@ -23,7 +23,7 @@ def merge_heads(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x.transpose(1, 2).flatten(2).unflatten(1, size).permute(0, 3, 1, 2)
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """What every kind of attention in RAVLT has in common.
 
     One 1×1 convolution makes queries, keys, values and the gate; the kind
@@ -39,24 +39,50 @@ class _Attention(nn.Module):
         channels (int): C of the maps, shape (B, C, H, W).
         num_heads (int): heads; each works on C / heads neighbouring channels.
         with_cp (bool | str): what to recompute, see :class:`mmravlt.models.RAVLT`.
+        output_augmentation (bool): whether there is a gate; without it, the first
+            convolution is called ``qkv``.
+        lepe (bool): whether there is LePE; without it, the values are enhanced by the
+            kind's own :meth:`local_branch`, if it has one.
     """
 
+    #: Whether a gate belongs to this kind, where RAVLT does not add it anyway.
+    own_gate = False
+
     def __init__(
-        self, channels: int, num_heads: int, with_cp: bool | str = False
+        self,
+        channels: int,
+        num_heads: int,
+        with_cp: bool | str = False,
+        output_augmentation: bool = True,
+        lepe: bool = True,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
         self.num_heads = num_heads
-        self.qkvo = nn.Conv2d(channels, 4 * channels, 1)
-        self.lepe = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        if output_augmentation:
+            self.qkvo = nn.Conv2d(channels, 4 * channels, 1)
+        else:
+            self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        if lepe:
+            self.lepe = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        else:
+            self.lepe = self.local_branch(channels, num_heads)
         self.proj = nn.Conv2d(channels, channels, 1)
+
+    @staticmethod
+    def local_branch(channels: int, num_heads: int) -> nn.Module | None:
+        """The kind's own convolution of the values, of maps (B, C, H, W)."""
+        return None
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
         """Mix tokens; all tensors have shape (B, heads, N, d)."""
         raise NotImplementedError
 
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor | None:
+        return None
+
     def forward(
-        self, x: Tensor, table: Table, norm: nn.Module, gamma: Tensor
+        self, x: Tensor, table: Table, norm: nn.Module, gamma: Tensor | None
     ) -> Tensor:
         """Compute ``gamma * attention(norm(x))`` of a map (B, C, H, W).
 
@@ -64,35 +90,44 @@ class _Attention(nn.Module):
             x (Tensor): map, shape (B, C, H, W).
             table (tuple[Tensor, Tensor]): RoPE of its H * W positions.
             norm (nn.Module): normalisation before the attention.
-            gamma (Tensor): layer scale, shape (1, C, 1, 1).
+            gamma (Tensor | None): layer scale, shape (1, C, 1, 1); None is 1.
 
         Returns:
             Tensor: shape (B, C, H, W).
         """
-        split = partial(split_conv, self.qkvo, 4)
+        first = self.qkvo if hasattr(self, 'qkvo') else self.qkv
+        split = partial(split_conv, first, first.out_channels // x.shape[1])
         if self.with_cp is True:  # the whole block is recomputed
-            q, k, v, gate = split(norm(x))
+            q, k, v, *gate = split(norm(x))
         else:
-            q, k, v, gate = call_forgetting(split, norm(x), norm, x)
+            q, k, v, *gate = call_forgetting(split, norm(x), norm, x)
         q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
         mixed = merge_heads(self.mix(*q_k_v, table), x.shape[2:])
-        mixed = mixed + self.lepe(v)
-        project = partial(scaled_conv, self.proj, gamma)
+        if self.lepe is not None:
+            mixed = mixed + self.lepe(v)
+        project = self.proj
+        if gamma is not None:
+            project = partial(scaled_conv, self.proj, gamma)
+        if not gate:
+            return project(mixed)
+        gate = gate[0]
         if self.with_cp is True:
             return project(mixed * gate)
         return call_forgetting(project, mixed * gate, torch.mul, mixed, gate)
 
 
 @ATTENTIONS.register_module('rala')
-class RALAttention(_Attention):
+class RALAttention(Attention):
     """Rank-augmented linear attention, see :func:`mmravlt.ops.rala`."""
+
+    own_gate = True
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
         return rala(q, k, v, table)
 
 
 @ATTENTIONS.register_module('softmax')
-class SoftmaxAttention(_Attention):
+class SoftmaxAttention(Attention):
     """Softmax attention on rotated queries and keys, without an N×N matrix."""
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:

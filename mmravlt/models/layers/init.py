@@ -10,6 +10,7 @@ def init_convolution(module: nn.Module) -> None:
     """
     if isinstance(module, nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
         # The layout that their gradients have; DDP would copy them otherwise.
         module.to(memory_format=torch.channels_last)

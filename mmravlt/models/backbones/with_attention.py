@@ -1,0 +1,101 @@
+"""Another attention in a backbone of another library, Table 8 of the paper."""
+
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import Tensor, nn
+
+from mmravlt.models.layers import GlobalAttention
+from mmravlt.registry import register_model
+
+# mmpretrain's modules, by name, since no library of a task is imported here: what
+# follows the output projection in each.
+_KNOWN = {
+    'MultiheadAttention': ('proj_drop', 'gamma1', 'out_drop'),
+    'ShiftWindowMSA': ('w_msa.proj_drop', 'drop'),
+}
+
+
+@register_model
+def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
+    """Build a backbone and replace every attention in it by a global one.
+
+    In a config::
+
+        backbone=dict(
+            type='with_attention',
+            kind='focused',
+            backbone=dict(type='SwinTransformer', arch='tiny'),
+        )
+
+    Everything else stays as it is, stochastic depth behind the attention included.
+
+    Args:
+        backbone (dict): config of one of mmpretrain's ``VisionTransformer`` (without
+            class token: ``with_cls_token=False``, ``out_type='avg_featmap'``),
+            ``SwinTransformer``, or a backbone built of the same attention modules.
+        kind (str): as in :class:`~mmravlt.models.layers.GlobalAttention`.
+        rope (bool): as in :class:`~mmravlt.models.layers.GlobalAttention`.
+
+    Returns:
+        nn.Module: the backbone.
+
+    Raises:
+        ValueError: if it has no attention that is known here, or a class token.
+    """
+    model = ROOT_MODELS.build(backbone)
+    if getattr(model, 'cls_token', None) is not None:
+        raise ValueError(
+            f'{type(model).__name__} has a class token, which has no place on a map; '
+            "give with_cls_token=False and out_type='avg_featmap'."
+        )
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child).__name__ in _KNOWN
+    ]
+    if not found:
+        raise ValueError(
+            f'{type(model).__name__} has no attention that with_attention knows; give '
+            f'a backbone with one of {", ".join(_KNOWN)}.'
+        )
+    size = _MapSize()
+    for parent, name, child in found:
+        setattr(parent, name, _TokenAttention(child, kind, rope, size))
+    if hasattr(model, 'patch_embed'):
+        model.patch_embed.register_forward_hook(size)
+    return model
+
+
+class _MapSize:
+    """Height and width of the tokens' map, as the patch embedding returns them."""
+
+    value: tuple[int, int] | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple, outputs: tuple) -> None:
+        self.value = outputs[1]
+
+
+class _TokenAttention(GlobalAttention):
+    """Global attention called as another module, which it replaces, was called.
+
+    Args:
+        replaced (nn.Module): one of :data:`_KNOWN`.
+        kind (str): as in :class:`GlobalAttention`.
+        rope (bool): as in :class:`GlobalAttention`.
+        size (_MapSize): of the map, where the caller does not say.
+    """
+
+    def __init__(
+        self, replaced: nn.Module, kind: str, rope: bool, size: _MapSize
+    ) -> None:
+        inner = getattr(replaced, 'w_msa', replaced)
+        super().__init__(inner.embed_dims, inner.num_heads, kind, rope)
+        after = _KNOWN[type(replaced).__name__]
+        self.after = nn.Sequential(*map(replaced.get_submodule, after))
+        self.size = size
+
+    def forward(self, x: Tensor, hw_shape: tuple[int, int] | None = None) -> Tensor:
+        """Tokens (B, H * W, C) to tokens of the same shape."""
+        size = tuple(hw_shape or self.size.value)
+        y = super().forward(x.transpose(1, 2).unflatten(2, size))
+        return self.after(y.flatten(2).transpose(1, 2))
