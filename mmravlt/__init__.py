@@ -34,7 +34,8 @@ def config_path(name: str) -> str:
     folder = installed if installed.is_dir() else package.parent / 'configs'
     path = folder / name
     if not path.is_file():
-        known = sorted(str(p.relative_to(folder)) for p in folder.glob('mm*/*.py'))
+        leaves = (p.relative_to(folder) for p in folder.glob('mm*/**/*.py'))
+        known = sorted(str(leaf) for leaf in leaves if '_base_' not in leaf.parts)
         raise FileNotFoundError(
             f'mmravlt has no config {name!r}; it has {", ".join(known)}.'
         )

@@ -67,7 +67,8 @@ def test_configs_of_all_libraries_are_inherited_by_package_name(tmp_path):
         from mmengine.config import Config
         from mmengine.registry import MODELS, init_default_scope
         for leaf in ('mmdet/retinanet_ravlt_t_1x', 'mmseg/upernet_ravlt_s_2x',
-                     'mmpretrain/ravlt_t_in1k', 'mmpretrain/ravlt_t_in1k_v2'):
+                     'mmpretrain/ravlt_t_in1k', 'mmpretrain/ravlt_t_in1k_v2',
+                     'mmseg/ablation/semantic_fpn_ravlt_t_phi_tanh_1x'):
             with open('theirs.py', 'w') as file:
                 file.write(
                     f"_base_ = __import__('mmravlt').config_path('{leaf}.py')"
@@ -91,5 +92,7 @@ def test_installed_package_carries_configs_and_tools():
 
 
 def test_an_unknown_config_is_named_with_those_that_exist():
-    with pytest.raises(FileNotFoundError, match='mask_rcnn_ravlt_x.*_t_1x.py'):
+    with pytest.raises(FileNotFoundError, match='mask_rcnn_ravlt_x.*_t_1x.py') as error:
         config_path('mmdet/mask_rcnn_ravlt_x.py')
+    assert 'mmpretrain/ablation/ravlt_t_without_cpe_in1k.py' in str(error.value)
+    assert '_base_' not in str(error.value)
