@@ -1,4 +1,4 @@
-from .backbones import RAVLT
+from .backbones import RAVLT, Backbone, L2ViT
 from .necks import RAVLTNeck
 
-__all__ = ['RAVLT', 'RAVLTNeck']
+__all__ = ['RAVLT', 'Backbone', 'L2ViT', 'RAVLTNeck']

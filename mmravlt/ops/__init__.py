@@ -1,10 +1,12 @@
 """Functions on tensors; they know nothing but torch and triton."""
 
 from .kernels import rala_kernel, use_rala_kernel
+from .l2vit import l2vit_attention
 from .rala import rala, rala_reference
 from .rope2d import rope2d_angles, rope2d_rotate, rope2d_table
 
 __all__ = [
+    'l2vit_attention',
     'rala',
     'rala_kernel',
     'rala_reference',
