@@ -11,16 +11,12 @@ trained, has softmax attention in the last two. The release is the default
 here; ``attention=('rala',) * 4`` is the paper's text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 
 import torch
-from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from mmravlt.models.layers import (
     FFN,
@@ -28,11 +24,14 @@ from mmravlt.models.layers import (
     LayerNorm2d,
     PatchEmbed,
     RoPE2d,
+    call_recomputing,
     init_convolution,
     residual_conv,
 )
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS, register_model
+
+from .base import Backbone, is_four
 
 FFN_RATIO = 3.5
 
@@ -127,15 +126,15 @@ class Stage(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W); the caller downsamples."""
         table = self.RoPE(*x.shape[-2:], x.device)
         for block in self.blocks:
-            if self.with_cp is True and torch.is_grad_enabled():
-                x = checkpoint(block, x, table, use_reentrant=False)
+            if self.with_cp is True:
+                x = call_recomputing(block, x, table)
             else:
                 x = block(x, table)
         return x
 
 
 @register_model
-class RAVLT(BaseModule):
+class RAVLT(Backbone):
     """RAVLT backbone.
 
     ::
@@ -203,6 +202,9 @@ class RAVLT(BaseModule):
                   layer_scale_init_values=(1e-6, 1e-6, 1e-6, 1e-6)),
     }
     # fmt: on
+    arch_defaults = {'drop_path_rate': 0.0, 'layer_scale_init_values': 1.0}
+    head_rule = (4, 'RoPE needs a multiple of 4 channels in each head')
+    with_cp_names = ('selective',)
 
     def __init__(
         self,
@@ -219,59 +221,36 @@ class RAVLT(BaseModule):
         with_cp: bool | str = False,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        settings = _read_arch(arch, self.arch_zoo)
-        dims, depths = settings['embed_dims'], settings['depths']
-        if drop_path_rate is None:
-            drop_path_rate = settings['drop_path_rate']
+        super().__init__(
+            arch=arch,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            frozen_stages=frozen_stages,
+            norm_cfg=norm_cfg,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
+        dims = self.settings['embed_dims']
         if layer_scale_init_values is None:
-            layer_scale_init_values = settings['layer_scale_init_values']
+            layer_scale_init_values = self.settings['layer_scale_init_values']
         layer_scales = _per_stage('layer_scale_init_values', layer_scale_init_values)
         _check_attention(attention)
-        _check_out_indices(out_indices)
-        _check_norm_cfg(norm_cfg)
-        if not _is_int(in_channels) or in_channels < 1:
-            raise ValueError(
-                f'in_channels is {in_channels!r}; give a whole number from 1.'
-            )
-        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
-            raise ValueError(
-                f'drop_path_rate is {drop_path_rate!r}; it is a probability, give a '
-                'value from 0 to below 1.'
-            )
 
-        if not isinstance(with_cp, bool) and with_cp != 'selective':
-            raise ValueError(
-                f"with_cp is {with_cp!r}; give True, False or 'selective'."
-            )
-
-        self.arch = arch
-        self.out_indices = tuple(out_indices)
-        num_stages = self.out_indices[-1] + 1
-        if not _is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
-            raise ValueError(
-                f'frozen_stages is {frozen_stages!r}; give -1 (none), 0 (the patch '
-                f'embedding) or a number of stages up to {num_stages}.'
-            )
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-
-        # The rates run over all blocks of the variant, built or not.
-        last = max(sum(depths) - 1, 1)
-        rates = [drop_path_rate * i / last for i in range(sum(depths))]
         self.patch_embed = PatchEmbed(in_channels, dims[0], norm_cfg)
         self.layers = nn.ModuleList(
             Stage(
                 dims[i],
-                settings['num_heads'][i],
+                self.settings['num_heads'][i],
                 attention[i],
-                rates[sum(depths[:i]) : sum(depths[: i + 1])],
+                self.drop_path_rates[i],
                 layer_scales[i],
-                dims[i + 1] if i + 1 < num_stages else None,
+                dims[i + 1] if i + 1 < self.num_stages else None,
                 norm_cfg,
                 with_cp,
             )
-            for i in range(num_stages)
+            for i in range(self.num_stages)
         )
         self.extra_norms = nn.ModuleDict(
             {
@@ -280,7 +259,7 @@ class RAVLT(BaseModule):
             }
         )
         self.apply(init_convolution)
-        self._freeze_stages()
+        self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of the stages in ``out_indices``.
@@ -302,111 +281,29 @@ class RAVLT(BaseModule):
                 x = stage.downsample(x)
         return tuple(outputs)
 
-    def train(self, mode: bool = True) -> 'RAVLT':
-        """Set the mode, keep what is frozen frozen, and return the module."""
-        super().train(mode)
-        if mode:
-            self._freeze_stages()
-            if self.norm_eval:
-                for module in self.modules():
-                    # The base class of BatchNorm2d and SyncBatchNorm alike.
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
-        return self
-
-    def _freeze_stages(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
+    def frozen_parts(self) -> Iterable[nn.Module]:
+        """Patch embedding, the first stages, and their output norms."""
+        yield self.patch_embed
+        yield from self.layers[: self.frozen_stages]
         for i in self.out_indices:
             if i < self.frozen_stages:
-                frozen.append(self.extra_norms[str(i)])
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
-
-
-def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_four(values) -> bool:
-    is_list = isinstance(values, Sequence) and not isinstance(values, str)
-    return is_list and len(values) == 4
+                yield self.extra_norms[str(i)]
 
 
 def _per_stage(name: str, value: Real | Sequence[Real]) -> tuple[Real, ...]:
     """One value per stage, from one value or from four."""
     values = (value,) * 4 if isinstance(value, Real) else value
-    if not _is_four(values) or not all(isinstance(v, Real) for v in values):
+    if not is_four(values) or not all(isinstance(v, Real) for v in values):
         raise ValueError(
             f'{name} is {value!r}; RAVLT has 4 stages, give one number or 4.'
         )
     return tuple(values)
 
 
-def _read_arch(arch: str | dict, zoo: dict[str, dict]) -> dict:
-    """Settings of a named or a given architecture, checked and complete."""
-    if not isinstance(arch, Mapping):
-        if not isinstance(arch, str) or arch not in zoo:
-            raise ValueError(
-                f'arch is {arch!r}; give one of {", ".join(map(repr, zoo))} or a dict '
-                'with embed_dims, depths and num_heads.'
-            )
-        return zoo[arch]
-    needed = ('embed_dims', 'depths', 'num_heads')
-    optional = {'drop_path_rate': 0.0, 'layer_scale_init_values': 1.0}
-    missing = [key for key in needed if key not in arch]
-    unknown = [key for key in arch if key not in (*needed, *optional)]
-    if missing or unknown:
-        raise ValueError(
-            f'arch lacks {missing} and has unknown keys {unknown}; give embed_dims, '
-            'depths, num_heads and, if wanted, drop_path_rate and '
-            'layer_scale_init_values.'
-        )
-    settings = {**optional, **arch}
-    for key in needed:
-        values = settings[key]
-        if not _is_four(values) or any(not _is_int(v) or v < 1 for v in values):
-            raise ValueError(
-                f"arch['{key}'] is {values!r}; give 4 whole numbers, one per stage."
-            )
-    for channels, heads in zip(
-        settings['embed_dims'], settings['num_heads'], strict=True
-    ):
-        if channels % (4 * heads):
-            raise ValueError(
-                f"arch['embed_dims'] has {channels} channels for {heads} heads; RoPE "
-                'needs a multiple of 4 channels in each head.'
-            )
-    return settings
-
-
 def _check_attention(attention: Sequence[str]) -> None:
     known = sorted(ATTENTIONS.module_dict)
-    if not _is_four(attention) or any(kind not in known for kind in attention):
+    if not is_four(attention) or any(kind not in known for kind in attention):
         raise ValueError(
             f'attention is {attention!r}; give 4 names, one per stage, out of '
             f'{", ".join(map(repr, known))}.'
-        )
-
-
-def _check_norm_cfg(norm_cfg: dict) -> None:
-    try:
-        is_batch_norm = isinstance(build_norm_layer(norm_cfg, 2)[1], _BatchNorm)
-    except (KeyError, TypeError):
-        is_batch_norm = False
-    if not is_batch_norm:
-        raise ValueError(
-            f"norm_cfg is {norm_cfg!r}; give dict(type='BN') or dict(type='SyncBN')."
-        )
-
-
-def _check_out_indices(out_indices: Sequence[int]) -> None:
-    is_list = isinstance(out_indices, Sequence) and all(map(_is_int, out_indices))
-    rising = sorted(set(out_indices) & set(range(4))) if is_list else []
-    if not rising or list(out_indices) != rising:
-        raise ValueError(
-            f'out_indices is {out_indices!r}; give rising stage numbers out of 0, 1, '
-            '2, 3.'
         )

@@ -1,0 +1,197 @@
+"""What the backbones have in common: their options, and what stays frozen."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Backbone(BaseModule):
+    """A backbone of four stages, with the options of OpenMMLab's backbones.
+
+    A subclass has an ``arch_zoo``, builds its parts from ``self.settings``, says in
+    :meth:`frozen_parts` what ``frozen_stages`` freezes, and at the end of its
+    ``__init__`` calls :meth:`freeze`.
+
+    Args:
+        arch (str | dict): a name in ``arch_zoo``, or a dict with ``embed_dims``,
+            ``depths`` and ``num_heads`` (four values each) and, if wanted, what
+            ``arch_defaults`` has.
+        out_indices (Sequence[int]): stages whose maps are returned.
+        in_channels (int): channels of the image.
+        drop_path_rate (float | None): stochastic depth of the last block; None takes
+            the variant's own.
+        frozen_stages (int): -1 freezes nothing, 0 the patch embedding, n > 0 also
+            the first n stages.
+        norm_cfg (dict): batch normalisation, ``dict(type='BN')`` or
+            ``dict(type='SyncBN')``.
+        norm_eval (bool): keep all batch statistics fixed in training.
+        with_cp (bool | str): True recomputes whole blocks in the backward pass.
+        init_cfg (dict | None): as in MMEngine.
+
+    Attributes:
+        settings (dict): the architecture, complete.
+        drop_path_rates (list[list[float]]): of each block of each stage that is
+            built; they grow linearly over all blocks of the variant.
+        num_stages (int): how many stages are built: none after the last of
+            ``out_indices``.
+
+    Raises:
+        ValueError: if an argument has a value that no model can be built of.
+    """
+
+    #: Sizes by the names that ``arch`` takes.
+    arch_zoo: Mapping[str, dict] = {}
+    #: What a dict given as ``arch`` may leave out.
+    arch_defaults: Mapping[str, Real] = {'drop_path_rate': 0.0}
+    #: Channels of a head are a multiple of the number, for the reason.
+    head_rule = (1, 'give a multiple of the heads')
+    #: Values of ``with_cp`` beside True and False.
+    with_cp_names: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        arch: str | dict,
+        out_indices: Sequence[int],
+        in_channels: int,
+        drop_path_rate: float | None,
+        frozen_stages: int,
+        norm_cfg: dict,
+        norm_eval: bool,
+        with_cp: bool | str,
+        init_cfg: dict | None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.settings = self._read_arch(arch)
+        if drop_path_rate is None:
+            drop_path_rate = self.settings['drop_path_rate']
+        _check_out_indices(out_indices)
+        _check_norm_cfg(norm_cfg)
+        if not _is_int(in_channels) or in_channels < 1:
+            raise ValueError(
+                f'in_channels is {in_channels!r}; give a whole number from 1.'
+            )
+        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+            raise ValueError(
+                f'drop_path_rate is {drop_path_rate!r}; it is a probability, give a '
+                'value from 0 to below 1.'
+            )
+        if not isinstance(with_cp, bool) and with_cp not in self.with_cp_names:
+            *others, last = ('True', 'False', *map(repr, self.with_cp_names))
+            raise ValueError(
+                f'with_cp is {with_cp!r}; give {", ".join(others)} or {last}.'
+            )
+        self.arch = arch
+        self.out_indices = tuple(out_indices)
+        self.num_stages = self.out_indices[-1] + 1
+        if not _is_int(frozen_stages) or not -1 <= frozen_stages <= self.num_stages:
+            raise ValueError(
+                f'frozen_stages is {frozen_stages!r}; give -1 (none), 0 (the patch '
+                f'embedding) or a number of stages up to {self.num_stages}.'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        depths = self.settings['depths']
+        last = max(sum(depths) - 1, 1)
+        rates = [drop_path_rate * i / last for i in range(sum(depths))]
+        self.drop_path_rates = [
+            rates[sum(depths[:i]) : sum(depths[: i + 1])]
+            for i in range(self.num_stages)
+        ]
+
+    def frozen_parts(self) -> Iterable[nn.Module]:
+        """What ``frozen_stages`` freezes, which is here 0 or more."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        """Freeze what ``frozen_stages`` says: weights, statistics, mode."""
+        if self.frozen_stages < 0:
+            return
+        for module in self.frozen_parts():
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Set the mode, keep what is frozen frozen, and return the module."""
+        super().train(mode)
+        if mode:
+            self.freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    # The base class of BatchNorm2d and SyncBatchNorm alike.
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def _read_arch(self, arch: str | dict) -> dict:
+        """Settings of a named or a given architecture, checked and complete."""
+        if not isinstance(arch, Mapping):
+            if not isinstance(arch, str) or arch not in self.arch_zoo:
+                raise ValueError(
+                    f'arch is {arch!r}; give one of '
+                    f'{", ".join(map(repr, self.arch_zoo))} or a dict with embed_dims, '
+                    'depths and num_heads.'
+                )
+            return self.arch_zoo[arch]
+        needed = ('embed_dims', 'depths', 'num_heads')
+        missing = [key for key in needed if key not in arch]
+        unknown = [key for key in arch if key not in (*needed, *self.arch_defaults)]
+        if missing or unknown:
+            raise ValueError(
+                f'arch lacks {missing} and has unknown keys {unknown}; give '
+                'embed_dims, depths, num_heads and, if wanted, '
+                f'{" and ".join(self.arch_defaults)}.'
+            )
+        settings = {**self.arch_defaults, **arch}
+        for key in needed:
+            values = settings[key]
+            if not is_four(values) or any(not _is_int(v) or v < 1 for v in values):
+                raise ValueError(
+                    f"arch['{key}'] is {values!r}; give 4 whole numbers, one per stage."
+                )
+        multiple, reason = self.head_rule
+        for channels, heads in zip(
+            settings['embed_dims'], settings['num_heads'], strict=True
+        ):
+            if channels % (multiple * heads):
+                raise ValueError(
+                    f"arch['embed_dims'] has {channels} channels for {heads} heads; "
+                    f'{reason}.'
+                )
+        return settings
+
+
+def is_four(values) -> bool:
+    """Whether an option has a value for each stage."""
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    return is_list and len(values) == 4
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_norm_cfg(norm_cfg: dict) -> None:
+    try:
+        is_batch_norm = isinstance(build_norm_layer(norm_cfg, 2)[1], _BatchNorm)
+    except (KeyError, TypeError):
+        is_batch_norm = False
+    if not is_batch_norm:
+        raise ValueError(
+            f"norm_cfg is {norm_cfg!r}; give dict(type='BN') or dict(type='SyncBN')."
+        )
+
+
+def _check_out_indices(out_indices: Sequence[int]) -> None:
+    is_list = isinstance(out_indices, Sequence) and all(map(_is_int, out_indices))
+    rising = sorted(set(out_indices) & set(range(4))) if is_list else []
+    if not rising or list(out_indices) != rising:
+        raise ValueError(
+            f'out_indices is {out_indices!r}; give rising stage numbers out of 0, 1, '
+            '2, 3.'
+        )
