@@ -4,6 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 ONEDL := .venv-onedl
+# Two processes with one thread each take half the time of one with two.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-onedl lint install clean
 
@@ -11,11 +14,11 @@ demo: $(VENV)/installed
 	$(VENV)/bin/python demo/demo.py
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	$(call PYTEST,$(VENV))
 
 # The same tests on the maintained onedl-* forks; PYTEST_ARGS chooses among them.
 test-onedl: $(ONEDL)/installed
-	$(ONEDL)/bin/python -m pytest $(PYTEST_ARGS)
+	$(call PYTEST,$(ONEDL)) $(PYTEST_ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check
