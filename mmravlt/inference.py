@@ -28,7 +28,8 @@ def optimize_for_inference(
 
     Raises:
         ValueError: if there is no RAVLT in the model, if one was changed so that
-            folding would lose something, or if the budget is no positive number.
+            folding would lose something or is built as an ablation, or if the budget
+            is no positive number.
     """
     if is_model_wrapper(model):
         model.module = optimize_for_inference(model.module, memory_budget)

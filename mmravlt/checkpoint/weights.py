@@ -293,6 +293,8 @@ class Report:
         new: Names of the model that the file does not have.
         changed: Names of the model that the file has in another shape ->
             (shape in the file, shape in the model).
+        without_gate: Names of the model, among those loaded, whose convolution has a
+            gate in the file, the rows of which are not used.
         unused: Names in the file that the model has no place for.
         used: All other names in the file.
         is_part: The model is a part of what the file is for, or the reverse, so
@@ -306,6 +308,7 @@ class Report:
     changed: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(
         default_factory=dict
     )
+    without_gate: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
     is_part: bool = False
@@ -324,7 +327,9 @@ class Report:
     @property
     def level(self) -> int:
         """INFO where all is as expected, else WARNING."""
-        is_odd = self.changed or len(self.new) > len(self.output_norms)
+        is_odd = self.changed or self.without_gate
+        if len(self.new) > len(self.output_norms):
+            is_odd = True
         if self.unused and not self.is_part:
             is_odd = True
         return logging.WARNING if is_odd else logging.INFO
@@ -352,6 +357,11 @@ class Report:
             )
         if len(self.changed) > 60:
             lines.append(f'    and {len(self.changed) - 60} more')
+        if self.without_gate:
+            lines.append(
+                f"  not used of the file: the gate's rows of {len(self.without_gate)} "
+                'weights attn.qkvo, which are attn.qkv here'
+            )
         if self.unused:
             groups = _in_groups(self.unused, self.used)
             lines.append(f'  not used of the file: {groups}')
@@ -392,7 +402,9 @@ def fit(
 
     Returns:
         The weights whose names and shapes the model has, and for its stages the
-        ``RoPE.angle`` that the file may hold; and the report.
+        ``RoPE.angle`` that the file may hold; and the report. Where the model has no
+        weights for the gate of attention, and so ``qkv`` instead of the release's
+        ``qkvo``, it gets the rows of queries, keys and values.
 
     Raises:
         WrongWeightsError: The weights belong to a RAVLT of another size, or to
@@ -413,9 +425,16 @@ def fit(
         )
 
     report = Report(contents, file, is_part=is_bare or contents.kind == 'backbone')
-    result = {}
+    result, with_gate = {}, set()
     for name, shape in expected.items():
         value = contents.weights.get(prefix + name)
+        gated = re.sub(r'(?<=\.attn\.)qkv(?=\.)', 'qkvo', prefix + name)
+        if value is None and gated in contents.weights:
+            value = contents.weights[gated]
+            if tuple(value.shape) == (shape[0] // 3 * 4, *shape[1:]):
+                value = value[: shape[0]]
+                report.without_gate.append(name)
+            with_gate.add(gated)
         is_counter = name.endswith('num_batches_tracked')  # absent in old files
         if value is None:
             if not is_counter:
@@ -431,7 +450,7 @@ def fit(
     stages = {part for name in expected for part in _parts(name)}
     for name, source in contents.sources.items():
         own = name.removeprefix(prefix)
-        if name.startswith(prefix) and own in expected:
+        if name in with_gate or (name.startswith(prefix) and own in expected):
             report.used.append(source)
         elif name.startswith(prefix) and _stage_of_angle(own) in stages:
             report.used.append(source)

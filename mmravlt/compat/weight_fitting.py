@@ -198,7 +198,8 @@ def load_state_dict(
     contents, file, number = _recognise(state_dict)
     expected = {n: tuple(getattr(v, 'shape', ())) for n, v in own.items()}
     weights, report = fit(contents, expected, file)
-    if strict and (report.new or report.changed or report.unused):
+    differs = report.new or report.changed or report.without_gate or report.unused
+    if strict and differs:
         raise WrongWeightsError(f'strict loading asks for an exact match: {report}')
     if _needs_all and (report.new or report.changed):
         raise WrongWeightsError(

@@ -10,10 +10,11 @@ from .linear_attention import (
     linear_angular_attention,
     linear_attention,
 )
-from .rala import rala, rala_reference
+from .rala import KAPPAS, rala, rala_kv_buffer, rala_reference
 from .rope2d import rope2d_angles, rope2d_rotate, rope2d_table
 
 __all__ = [
+    'KAPPAS',
     'efficient_attention',
     'enhanced_attention',
     'focused_attention',
@@ -23,6 +24,7 @@ __all__ = [
     'l2vit_attention',
     'rala',
     'rala_kernel',
+    'rala_kv_buffer',
     'rala_reference',
     'rope2d_angles',
     'rope2d_rotate',

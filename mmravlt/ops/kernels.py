@@ -28,13 +28,21 @@ def use_rala_kernel(name: str) -> None:
     _wanted = name
 
 
-def rala_kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[str, str]:
+def rala_kernel(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kappa: str = 'elu+1',
+    kv_augmentation: bool = True,
+) -> tuple[str, str]:
     """Which implementation :func:`mmravlt.ops.rala` takes for these tensors, and why.
 
     Args:
         q (Tensor): queries, shape (B, heads, N, d).
         k (Tensor): keys, same shape.
         v (Tensor): values, same shape.
+        kappa (str): as for :func:`mmravlt.ops.rala`.
+        kv_augmentation (bool): as for :func:`mmravlt.ops.rala`.
 
     Returns:
         tuple[str, str]: 'triton' or 'torch', and the reason in a few words.
@@ -46,7 +54,12 @@ def rala_kernel(q: Tensor, k: Tensor, v: Tensor) -> tuple[str, str]:
     _check(_wanted)
     if _wanted == 'torch':
         return 'torch', 'chosen'
-    reason = _why_not_triton(q, k, v)
+    if kappa != 'elu+1':
+        reason = f'kappa {kappa}'
+    elif not kv_augmentation:
+        reason = 'no KV augmentation'
+    else:
+        reason = _why_not_triton(q, k, v)
     if reason is None:
         return 'triton', 'it applies' if _wanted == 'auto' else 'chosen'
     if _wanted == 'triton':

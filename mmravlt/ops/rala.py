@@ -6,7 +6,7 @@ https://arxiv.org/abs/2411.07635. Where the paper and the released code differ
 because the published weights were trained with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,32 @@ from .rope2d import Table, is_compiling, rope2d_rotate
 _PART_ELEMENTS = 2**18
 
 
-def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+# elu(x) + 1; to PyTorch's compiler, elu has a gradient of wrong strides.
+_KAPPAS: dict[str, Callable[[Tensor], Tensor]] = {
+    'elu+1': lambda x: torch.where(x > 0, x + 1, x.clamp(max=0).exp()),
+    'relu': torch.relu,
+    'softmax': lambda x: x.softmax(dim=-1),
+}
+#: Kernel functions κ by name. Softmax is over the channels of a head.
+KAPPAS = tuple(_KAPPAS)
+
+
+def check_kappa(name: str) -> None:
+    """Raise a ValueError if there is no such kernel function."""
+    if name not in KAPPAS:
+        raise ValueError(
+            f'kappa is {name!r}; give one of {", ".join(map(repr, KAPPAS))}.'
+        )
+
+
+def rala(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Table,
+    kappa: str = 'elu+1',
+    kv_augmentation: bool = True,
+) -> Tensor:
     r"""Attend from every token to every other in time linear in their number.
 
     With :math:`\kappa(x) = \mathrm{elu}(x) + 1` and R the rotation by RoPE:
@@ -41,14 +66,20 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
         v (Tensor): values, same shape.
         table (tuple[Tensor, Tensor]): from :func:`~mmravlt.ops.rope2d_table`
             for these N tokens.
+        kappa (str): :math:`\kappa`, one of :data:`KAPPAS`. Table 9 of the paper
+            compares them. With 'relu', the denominator may be as small as the
+            :math:`10^{-6}` alone, while the rotated numerator is not.
+        kv_augmentation (bool): whether tokens are weighted; False makes all
+            :math:`a_j = 1 / N`, the paper's Table 9 without KV augmentation.
 
     Returns:
         Tensor: shape (B, heads, N, d) in the type of ``v``. Everything is
         computed at least in float32, under autocast too. On a GPU, fused Triton
-        kernels compute it where they apply, see :mod:`mmravlt.ops.kernels`. It can
-        be differentiated once.
+        kernels compute it where they apply, see :mod:`mmravlt.ops.kernels`. With the
+        default options, it can be differentiated once; with others,
+        :func:`rala_reference` computes it.
     """
-    if rala_kernel(q, k, v)[0] == 'triton':
+    if rala_kernel(q, k, v, kappa, kv_augmentation)[0] == 'triton':
         from .rala_triton import rala as fused_rala
 
         return fused_rala(q, k, v, table)
@@ -59,25 +90,62 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
         # once, past the end if there are fewer (seen in 2.11). One more axis, and
         # it leaves the layout alone.
         q, k, v = (x.unsqueeze(2) for x in (q, k, v))
-        return rala_reference(q, k, v, table).squeeze(2)
+        return rala_reference(q, k, v, table, kappa, kv_augmentation).squeeze(2)
+    if (kappa, kv_augmentation) != ('elu+1', True):
+        return rala_reference(q, k, v, table, kappa, kv_augmentation)
     return _Rala.apply(q, k, v, *table)
 
 
-def rala_reference(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+def rala_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Table,
+    kappa: str = 'elu+1',
+    kv_augmentation: bool = True,
+) -> Tensor:
     """:func:`rala` as its equations stand, differentiated by PyTorch."""
-    out_dtype = v.dtype
     with use_autocast(q.device.type, None):
-        # elu(x) + 1; to PyTorch's compiler, elu has a gradient of wrong strides.
-        q, k = (
-            torch.where(x > 0, x + 1, x.clamp(max=0).exp()) for x in map(_wide, (q, k))
-        )
-        v = _wide(v)
+        q, keys, buffer = _sum_up(q, k, v, table, kappa, kv_augmentation)
+        denominator = q @ keys.mT + 1e-6
+        return (rope2d_rotate(q, table) @ buffer / denominator).to(v.dtype)
+
+
+def rala_kv_buffer(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Table,
+    kappa: str = 'elu+1',
+    kv_augmentation: bool = True,
+) -> Tensor:
+    r"""The KV buffer, :math:`\sum_j a_j \, R\kappa(k_j)^\top v_j`.
+
+    It is what :func:`rala`, which has the same arguments, multiplies the rotated
+    :math:`\kappa(q_i)` with: the matrix B of the paper's equation 3 divided by N, with
+    RoPE, which the paper does not mention.
+
+    Returns:
+        Tensor: shape (B, heads, d, d), at least float32.
+    """
+    with use_autocast(q.device.type, None):
+        return _sum_up(q, k, v, table, kappa, kv_augmentation)[2]
+
+
+def _sum_up(
+    q: Tensor, k: Tensor, v: Tensor, table: Table, kappa: str, kv_augmentation: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """κ(q), the mean key (B, heads, 1, d), and the KV buffer (B, heads, d, d)."""
+    check_kappa(kappa)
+    q, k = (_KAPPAS[kappa](_wide(x)) for x in (q, k))
+    if kv_augmentation:
         global_query = q.mean(dim=-2, keepdim=True)
         logits = global_query @ k.mT * q.shape[-1] ** -0.5
         weights = logits.softmax(dim=-1)  # a: B, heads, 1, N
-        denominator = q @ (weights @ k).mT + 1e-6
-        buffer = (rope2d_rotate(k, table) * weights.mT).mT @ v  # B, heads, d, d
-        return (rope2d_rotate(q, table) @ buffer / denominator).to(out_dtype)
+    else:
+        weights = torch.full_like(k[..., :1], 1 / k.shape[-2]).mT
+    buffer = (rope2d_rotate(k, table) * weights.mT).mT @ _wide(v)
+    return q, weights @ k, buffer
 
 
 def kappa(x: Tensor) -> Tensor:

@@ -26,6 +26,21 @@ def test_the_triton_kernel_is_never_a_silent_wish():
         rala(*qkv, rope2d_table(3, 4, 64, qkv.device))
 
 
+@pytest.mark.parametrize(
+    'options,reason',
+    [
+        (dict(kappa='relu'), 'kappa relu'),
+        (dict(kv_augmentation=False), 'no KV augmentation'),
+    ],
+)
+def test_variants_of_rala_go_to_pytorch(options, reason):
+    assert rala_kernel(*on_a_gpu(), **options) == ('torch', reason)
+    use_rala_kernel('triton')
+    qkv = make_qkv('cpu')
+    with pytest.raises(RuntimeError, match=f'do not apply: {reason}. Choose auto'):
+        rala(*qkv, rope2d_table(3, 4, 64, qkv.device), **options)
+
+
 @pytest.mark.parametrize('name', ['cuda', '', 'Triton'])
 def test_unknown_kernels_are_refused(name, monkeypatch):
     with pytest.raises(ValueError, match="'auto', 'triton', 'torch'"):

@@ -8,9 +8,11 @@ under Apache-2.0, that computes what the authors' release computes.
 Paper and release differ. The paper describes rank-augmented linear attention
 in all four stages; the released code, with which all published weights were
 trained, has softmax attention in the last two. The release is the default
-here; ``attention=('rala',) * 4`` is the paper's text.
+here; ``attention=('rala',) * 4`` is the paper's text. The ablations of its Table 9
+are options, see ``docs/ablations.md``.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from numbers import Real
 
@@ -33,7 +35,12 @@ from mmravlt.registry import ATTENTIONS, register_model
 
 from .base import Backbone, is_four
 
-FFN_RATIO = 3.5
+# The release's values of the options that the paper's Table 9 ablates, of stages of
+# RALA only and of all stages, and of the FFN's ratio that makes up for the parameters.
+_RALA_ONLY = dict(kappa='elu+1', kv_augmentation=True)
+_RELEASE = dict(
+    **_RALA_ONLY, output_augmentation=True, phi='projection', cpe=True, ffn_ratio=3.5
+)
 
 
 class Block(nn.Module):
@@ -50,6 +57,10 @@ class Block(nn.Module):
         drop_path_rate (float): probability to drop either branch in training.
         layer_scale_init_value (float): initial value of both gammas.
         with_cp (bool | str): what to recompute, see :class:`RAVLT`.
+        cpe (bool): whether there is the depthwise convolution ``pos``, the paper's
+            conditional positional encoding.
+        ffn_ratio (float): hidden channels of the FFN for each of C, rounded down.
+        attention_options (dict): further arguments of the attention.
     """
 
     def __init__(
@@ -60,13 +71,20 @@ class Block(nn.Module):
         drop_path_rate: float,
         layer_scale_init_value: float,
         with_cp: bool | str = False,
+        cpe: bool = True,
+        ffn_ratio: float = 3.5,
+        **attention_options,
     ) -> None:
         super().__init__()
-        self.pos = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.pos = None
+        if cpe:
+            self.pos = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm1 = LayerNorm2d(channels)
-        self.attn = ATTENTIONS.get(attention)(channels, num_heads, with_cp)
+        self.attn = ATTENTIONS.get(attention)(
+            channels, num_heads, with_cp, **attention_options
+        )
         self.norm2 = LayerNorm2d(channels)
-        self.ffn = FFN(channels, int(channels * FFN_RATIO), with_cp)
+        self.ffn = FFN(channels, int(channels * ffn_ratio), with_cp)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
         gamma = torch.full((1, channels, 1, 1), float(layer_scale_init_value))
         self.gamma_1 = nn.Parameter(gamma)
@@ -74,7 +92,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, table: Table) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W); ``table`` is the stage's RoPE."""
-        x = residual_conv(self.pos, x)
+        if self.pos is not None:
+            x = residual_conv(self.pos, x)
         x = x + self.drop_path(self.attn(x, table, self.norm1, self.gamma_1))
         return x + self.drop_path(self.ffn(x, self.norm2, self.gamma_2))
 
@@ -92,6 +111,7 @@ class Stage(nn.Module):
             the last.
         norm_cfg (dict): batch normalisation of the downsampling.
         with_cp (bool | str): see :class:`RAVLT`.
+        block_options (dict): further arguments of each :class:`Block`.
     """
 
     def __init__(
@@ -104,6 +124,7 @@ class Stage(nn.Module):
         out_channels: int | None,
         norm_cfg: dict,
         with_cp: bool | str,
+        **block_options,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
@@ -116,6 +137,7 @@ class Stage(nn.Module):
                 rate,
                 layer_scale_init_value,
                 with_cp,
+                **block_options,
             )
             for rate in drop_path_rates
         )
@@ -177,6 +199,19 @@ class RAVLT(Backbone):
             ``'selective'`` recomputes the depthwise half of each FFN, which costs
             little; True recomputes whole blocks. By default, only normalisation,
             GELU and gates are recomputed.
+        kv_augmentation (bool): in stages of 'rala', weight the tokens in the KV
+            buffer; False weights them all alike. This option and the next five are
+            the ablations of the paper's Table 9, and default to the release.
+        output_augmentation (bool): in all stages, multiply the result of attention
+            with the gate φ(x); False leaves out the gate and its weights.
+        cpe (bool): begin each block with a depthwise convolution, the conditional
+            positional encoding.
+        phi (str): the gate as a function of the normalised input of attention:
+            'projection', 'identity' or 'tanh'; the last two have no weights.
+        kappa (str): in stages of 'rala', the kernel function: 'elu+1', 'relu' or
+            'softmax' (over the channels of a head).
+        ffn_ratio (float): hidden channels of the FFN for each of C, rounded down.
+            4.0 makes up for the parameters of a gate without weights.
         init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
             checkpoint=…)`` takes any RAVLT weights of this size: a backbone's,
             or those of the backbone in a classifier, detector or segmentor.
@@ -219,6 +254,12 @@ class RAVLT(Backbone):
         norm_cfg: dict = dict(type='BN'),  # noqa: B006, C408 (read only)
         norm_eval: bool = False,
         with_cp: bool | str = False,
+        kv_augmentation: bool = True,
+        output_augmentation: bool = True,
+        cpe: bool = True,
+        phi: str = 'projection',
+        kappa: str = 'elu+1',
+        ffn_ratio: float = 3.5,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(
@@ -237,6 +278,18 @@ class RAVLT(Backbone):
             layer_scale_init_values = self.settings['layer_scale_init_values']
         layer_scales = _per_stage('layer_scale_init_values', layer_scale_init_values)
         _check_attention(attention)
+        options = dict(
+            kappa=kappa,
+            kv_augmentation=kv_augmentation,
+            output_augmentation=output_augmentation,
+            phi=phi,
+            cpe=cpe,
+            ffn_ratio=ffn_ratio,
+        )
+        #: The options of Table 9 that differ from the release.
+        self.ablation = {n: v for n, v in options.items() if v != _RELEASE[n]}
+        _check_ablation(options, attention[: self.num_stages], min(dims))
+        without_rala = {n: v for n, v in options.items() if n not in _RALA_ONLY}
 
         self.patch_embed = PatchEmbed(in_channels, dims[0], norm_cfg)
         self.layers = nn.ModuleList(
@@ -249,6 +302,7 @@ class RAVLT(Backbone):
                 dims[i + 1] if i + 1 < self.num_stages else None,
                 norm_cfg,
                 with_cp,
+                **(options if attention[i] == 'rala' else without_rala),
             )
             for i in range(self.num_stages)
         )
@@ -306,4 +360,23 @@ def _check_attention(attention: Sequence[str]) -> None:
         raise ValueError(
             f'attention is {attention!r}; give 4 names, one per stage, out of '
             f'{", ".join(map(repr, known))}.'
+        )
+
+
+def _check_ablation(options: dict, attention: Sequence[str], channels: int) -> None:
+    """Check the options of Table 9 that neither attention nor κ check themselves."""
+    for name, value in options.items():
+        if isinstance(_RELEASE[name], bool) and not isinstance(value, bool):
+            raise ValueError(f'{name} is {value!r}; give True or False.')
+        if name in _RALA_ONLY and value != _RELEASE[name] and 'rala' not in attention:
+            raise ValueError(
+                f"{name} is {value!r} although no stage has 'rala' attention, so that "
+                'it would change nothing; leave it out.'
+            )
+    ratio = options['ffn_ratio']
+    is_number = isinstance(ratio, Real) and not isinstance(ratio, bool)
+    if not is_number or not 1 <= ratio * channels < math.inf:
+        raise ValueError(
+            f'ffn_ratio is {ratio!r}; give a number that leaves the FFN hidden '
+            f'channels where the map has {channels}.'
         )

@@ -59,7 +59,7 @@ class RAVLTForInference(nn.Module):
 
     Raises:
         ValueError: if the budget is not a positive number, or the backbone was changed
-            so that folding would lose something.
+            so that folding would lose something, or is built as an ablation.
     """
 
     def __init__(self, backbone: RAVLT, memory_budget: float | None = None) -> None:
@@ -75,6 +75,12 @@ class RAVLTForInference(nn.Module):
             raise ValueError(
                 f'optimize_for_inference knows the forward method of RAVLT, but '
                 f'{type(backbone).__name__} has its own; leave it out for this model.'
+            )
+        if backbone.ablation:
+            options = ', '.join(f'{n}={v!r}' for n, v in backbone.ablation.items())
+            raise ValueError(
+                f'optimize_for_inference knows RAVLT as it was released, not with '
+                f'{options}; leave it out for this model.'
             )
         self.memory_budget = memory_budget
         self.out_indices = backbone.out_indices

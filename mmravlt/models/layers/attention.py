@@ -1,10 +1,12 @@
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmravlt.ops import rala, rope2d_rotate
+from mmravlt.ops import rala, rala_kv_buffer, rope2d_rotate
+from mmravlt.ops.rala import check_kappa
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS
 
@@ -23,26 +25,43 @@ def merge_heads(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x.transpose(1, 2).flatten(2).unflatten(1, size).permute(0, 3, 1, 2)
 
 
+# The gate as a function of the normalised input, where it is not a projection of it.
+_PHIS: dict[str, Callable[[Tensor], Tensor]] = {
+    'identity': lambda x: x,
+    'tanh': torch.tanh,
+}
+#: Functions φ(X) of the output augmentation by name.
+PHIS = ('projection', *_PHIS)
+
+
 class Attention(nn.Module):
     """What every kind of attention in RAVLT has in common.
 
     One 1×1 convolution makes queries, keys, values and the gate; the kind
     mixes the tokens; the values' local enhancement is added (LePE, a depthwise
     5×5 convolution); the gate multiplies the result. The gate is the paper's
-    output augmentation, equation 6. All kinds own the same parameters, so
+    output augmentation, φ(X) in equation 6. All kinds own the same parameters, so
     weights move freely between them.
 
-    A new kind is a subclass with its own :meth:`mix`, registered in
-    :data:`mmravlt.registry.ATTENTIONS` under the name that configs use.
+    The convolution is ``qkvo``, or ``qkv`` where the gate needs no weights; either
+    one is :attr:`first_conv`.
+
+    A new kind is a subclass with its own :meth:`mix` and, if it is linear,
+    :meth:`kv_buffer`, registered in :data:`mmravlt.registry.ATTENTIONS` under the
+    name that configs use.
 
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
         num_heads (int): heads; each works on C / heads neighbouring channels.
         with_cp (bool | str): what to recompute, see :class:`mmravlt.models.RAVLT`.
-        output_augmentation (bool): whether there is a gate; without it, the first
-            convolution is called ``qkv``.
+        output_augmentation (bool): whether there is a gate.
+        phi (str): what the gate is of the normalised input x: 'projection', a part of
+            the first convolution; 'identity', x itself; 'tanh', tanh(x).
         lepe (bool): whether there is LePE; without it, the values are enhanced by the
             kind's own :meth:`local_branch`, if it has one.
+
+    Raises:
+        ValueError: if there is no such φ, or one is chosen although there is no gate.
     """
 
     #: Whether a gate belongs to this kind, where RAVLT does not add it anyway.
@@ -54,12 +73,24 @@ class Attention(nn.Module):
         num_heads: int,
         with_cp: bool | str = False,
         output_augmentation: bool = True,
+        phi: str = 'projection',
         lepe: bool = True,
     ) -> None:
         super().__init__()
+        if phi not in PHIS:
+            raise ValueError(
+                f'phi is {phi!r}; give one of {", ".join(map(repr, PHIS))}.'
+            )
+        if phi != 'projection' and not output_augmentation:
+            raise ValueError(
+                f'phi is {phi!r} although output_augmentation is False, so that there '
+                'is no gate; leave one of the two out.'
+            )
         self.with_cp = with_cp
         self.num_heads = num_heads
-        if output_augmentation:
+        self.output_augmentation = output_augmentation
+        self.phi = phi
+        if output_augmentation and phi == 'projection':
             self.qkvo = nn.Conv2d(channels, 4 * channels, 1)
         else:
             self.qkv = nn.Conv2d(channels, 3 * channels, 1)
@@ -79,7 +110,24 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor | None:
+        """What a linear attention multiplies the features of its queries with.
+
+        Args:
+            q (Tensor): queries, shape (B, heads, N, d), as for :meth:`mix`.
+            k (Tensor): keys, same shape.
+            v (Tensor): values, same shape.
+            table (tuple[Tensor, Tensor]): RoPE of the N positions.
+
+        Returns:
+            Tensor | None: shape (B, heads, d, d), at least float32; None if the kind
+            has no such matrix.
+        """
         return None
+
+    @property
+    def first_conv(self) -> nn.Module:
+        """The convolution from the map (B, C, H, W) to queries, keys, values, gate."""
+        return self.qkvo if hasattr(self, 'qkvo') else self.qkv
 
     def forward(
         self, x: Tensor, table: Table, norm: nn.Module, gamma: Tensor | None
@@ -95,12 +143,16 @@ class Attention(nn.Module):
         Returns:
             Tensor: shape (B, C, H, W).
         """
-        first = self.qkvo if hasattr(self, 'qkvo') else self.qkv
-        split = partial(split_conv, first, first.out_channels // x.shape[1])
+        parts = 4 if hasattr(self, 'qkvo') else 3
+        split = partial(split_conv, self.first_conv, parts)
+        normed = norm(x)
         if self.with_cp is True:  # the whole block is recomputed
-            q, k, v, *gate = split(norm(x))
+            q, k, v, *gate = split(normed)
         else:
-            q, k, v, *gate = call_forgetting(split, norm(x), norm, x)
+            q, k, v, *gate = call_forgetting(split, normed, norm, x)
+        if self.output_augmentation and not gate:
+            gate = [_PHIS[self.phi](normed)]
+        del normed
         q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
         mixed = merge_heads(self.mix(*q_k_v, table), x.shape[2:])
         if self.lepe is not None:
@@ -118,12 +170,41 @@ class Attention(nn.Module):
 
 @ATTENTIONS.register_module('rala')
 class RALAttention(Attention):
-    """Rank-augmented linear attention, see :func:`mmravlt.ops.rala`."""
+    """Rank-augmented linear attention, see :func:`mmravlt.ops.rala`.
+
+    Args:
+        channels (int): as in :class:`Attention`.
+        num_heads (int): as in :class:`Attention`.
+        with_cp (bool | str): as in :class:`Attention`.
+        kappa (str): kernel function, see :func:`mmravlt.ops.rala`.
+        kv_augmentation (bool): whether tokens are weighted in the KV buffer.
+        options: other arguments of :class:`Attention`.
+
+    Raises:
+        ValueError: if there is no such kernel function.
+    """
 
     own_gate = True
 
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        with_cp: bool | str = False,
+        kappa: str = 'elu+1',
+        kv_augmentation: bool = True,
+        **options,
+    ) -> None:
+        super().__init__(channels, num_heads, with_cp, **options)
+        check_kappa(kappa)
+        self.kappa = kappa
+        self.kv_augmentation = kv_augmentation
+
     def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
-        return rala(q, k, v, table)
+        return rala(q, k, v, table, self.kappa, self.kv_augmentation)
+
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+        return rala_kv_buffer(q, k, v, table, self.kappa, self.kv_augmentation)
 
 
 @ATTENTIONS.register_module('softmax')

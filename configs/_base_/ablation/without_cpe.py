@@ -1,0 +1,4 @@
+# Table 9 of the paper: no conditional positional encoding.
+# Stages 3 and 4 have softmax attention, as in the release; the paper's text has RALA in
+# all, which is attention=('rala',) * 4.
+ablation = dict(cpe=False)

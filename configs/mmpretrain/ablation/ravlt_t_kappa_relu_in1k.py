@@ -1,0 +1,3 @@
+_base_ = ['../ravlt_t_in1k.py', '../../_base_/ablation/kappa_relu.py']
+
+model = dict(backbone=_base_.ablation)
