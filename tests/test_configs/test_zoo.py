@@ -1,5 +1,6 @@
 """The configs of Table 8 are the models of its rows."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
+import mmravlt
 from mmravlt import config_path
 from mmravlt.compat.device import adapt_to_device
 from mmravlt.flops import measure, total
 from mmravlt.models import GlobalAttention
 from mmravlt.registry import ATTENTIONS
 
+PAGE = Path(mmravlt.__file__).parents[1] / 'docs/attention_zoo.md'
 ALL = ['softmax', 'hydra', 'efficient', 'linear_angular', 'enhanced', 'focused', 'rala']
 ROWS = dict(deit_t=ALL, swin_t=ALL, swin_s=['softmax', 'focused', 'rala'])
 LEAVES = [f'{model}_{kind}_in1k' for model, kinds in ROWS.items() for kind in kinds]
@@ -44,10 +47,14 @@ def test_there_is_a_config_for_every_row():
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
-def test_every_row_costs_what_its_plain_model_costs(leaf):
+def test_every_row_costs_what_its_plain_model_and_the_page_say(leaf):
     model, kind = split(leaf)
     params, flops = PLAIN[model]
     cost = total(measure(read(leaf)))
+    name = dict(deit_t='DeiT-T', swin_t='Swin-T', swin_s='Swin-S')[model]
+    figures = cost.params / 1e6, cost.layers / 1e9, cost.full / 1e9
+    cells = ' *'.join([f'{name}, `{kind}`', *(f'[|] *{x:.2f}' for x in figures)])
+    assert re.search(cells, PAGE.read_text())
     # 'enhanced' differs most, by 26 weights for each channel.
     assert cost.params / 1e6 == pytest.approx(params, abs=0.1)
     # The paper's figure for DeiT-T is without, that for Swin with attention products.
