@@ -63,15 +63,18 @@ def test_every_row_costs_what_its_plain_model_and_the_page_say(leaf):
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
-def test_every_block_has_the_attention_that_the_name_says(leaf):
+def test_a_leaf_says_its_kind(leaf):
+    model, kind = split(leaf)
+    backbone = read(leaf).model.backbone
+    assert backbone.get('kind', 'softmax') == kind
+    assert (backbone.type == 'with_attention') == (kind != 'softmax')
+
+
+@pytest.mark.parametrize('leaf', [f'{m}_{k}_in1k' for m in ROWS for k in ROWS[m][-2:]])
+def test_every_block_has_the_attention_of_its_row(leaf):
     model, kind = split(leaf)
     backbone = MODELS.build(read(leaf).model.backbone)
     found = [m.attention for m in backbone.modules() if isinstance(m, GlobalAttention)]
-    if kind == 'softmax':
-        names = [type(m).__name__ for m in backbone.modules()]
-        own = 'MultiheadAttention' if model == 'deit_t' else 'ShiftWindowMSA'
-        assert not found and names.count(own) == BLOCKS[model]
-        return
     assert [type(m) for m in found] == [ATTENTIONS.get(kind)] * BLOCKS[model]
     ratios = {
         m.feedforward_channels / m.embed_dims
