@@ -6,6 +6,7 @@ python -m benchmarks backbone --models ravlt_t ravlt_t_llll
 python -m benchmarks model configs/mmdet/mask_rcnn_ravlt_t_1x.py --mode train
 python -m benchmarks parts --model ravlt_t --sizes 800x1280
 python -m benchmarks plot benchmarks/results/backbone_infer_cpu_float32_sweep_*.csv
+python -m benchmarks zoo --data DIR
 python -m benchmarks gpu
 """
 
@@ -14,6 +15,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from mmengine.logging import MMLogger
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.command_line import exit_on
 
-from . import gpu, models, op, parts
+from . import gpu, models, op, parts, zoo
 from .errors import BenchmarkError
 from .measure import DTYPES, Condition, Figures, Step, compare, copy_bandwidth
 from .plot import plot
@@ -144,6 +146,26 @@ def make_parser() -> argparse.ArgumentParser:
     command = add('plot', run_plot, 'draw PNG files from CSV files')
     command.add_argument('files', nargs='+', metavar='CSV')
 
+    command = add('zoo', run_zoo, 'accuracy of attentions in the same small DeiT')
+    command.add_argument(
+        '--data', required=True, help='folder with train/<class>/ and val/<class>/'
+    )
+    command.add_argument(
+        '--kinds', nargs='+', default=zoo.KINDS, help=f'out of {", ".join(zoo.KINDS)}'
+    )
+    command.add_argument(
+        '--seeds', type=positive, default=3, help='trainings of each kind'
+    )
+    for option in fields(zoo.Setting):
+        if option.type is int:
+            command.add_argument(
+                f'--{option.name}', type=positive, default=option.default
+            )
+    command.add_argument('--lr', type=float, default=zoo.Setting.lr)
+    command.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    command.add_argument('--threads', type=positive, help='of PyTorch on the CPU')
+    add_out(command)
+
     command = add('gpu', run_gpu, 'tests and measurements on a GPU in ten minutes')
     command.add_argument(
         '--budget', type=positive, default=570, help='seconds for everything'
@@ -154,6 +176,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_device(device: str) -> None:
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise BenchmarkError('--device is cuda, but PyTorch sees no GPU here.')
+
+
 def condition_of(args: argparse.Namespace) -> Condition:
     """Check and collect what all contestants share."""
     if args.runs < args.least_runs:
@@ -161,8 +188,7 @@ def condition_of(args: argparse.Namespace) -> Condition:
             f'--runs is {args.runs}; give at least {args.least_runs}, because the '
             'median of fewer says little.'
         )
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise BenchmarkError('--device is cuda, but PyTorch sees no GPU here.')
+    check_device(args.device)
     resident = getattr(args, 'resident', False)
     if resident and (
         args.device != 'cpu' or not Path('/proc/self/clear_refs').exists()
@@ -340,6 +366,20 @@ def run_parts(args: argparse.Namespace) -> None:
 def run_plot(args: argparse.Namespace) -> None:
     for path in args.files:
         print(f'written to {plot(Path(path))}')
+
+
+def run_zoo(args: argparse.Namespace) -> None:
+    check_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    names = [option.name for option in fields(zoo.Setting)]
+    setting = zoo.Setting(**{name: getattr(args, name) for name in names})
+    data = Path(args.data)
+    size = f'deit_dim{setting.dim}_depth{setting.depth}_patch{setting.patch}'
+    training = f'epochs{setting.epochs}_batch{setting.batch}'
+    path = file_of(args.out, 'zoo', data.name, f'{setting.size}px', size, training)
+    rows = zoo.run(data, args.kinds, args.seeds, setting, path)
+    print(f'\n{zoo.table(rows)}\n\nwritten to {path}')
 
 
 def run_gpu(args: argparse.Namespace) -> None:

@@ -1,5 +1,12 @@
-from .backbones import RAVLT, with_attention
+from .backbones import RAVLT, Backbone, L2ViT, with_attention
 from .layers import GlobalAttention
 from .necks import RAVLTNeck
 
-__all__ = ['GlobalAttention', 'RAVLT', 'RAVLTNeck', 'with_attention']
+__all__ = [
+    'RAVLT',
+    'Backbone',
+    'GlobalAttention',
+    'L2ViT',
+    'RAVLTNeck',
+    'with_attention',
+]

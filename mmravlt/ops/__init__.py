@@ -1,6 +1,7 @@
 """Functions on tensors; they know nothing but torch and triton."""
 
 from .kernels import rala_kernel, use_rala_kernel
+from .l2vit import l2vit_attention
 from .linear_attention import (
     efficient_attention,
     enhanced_attention,
@@ -20,6 +21,7 @@ __all__ = [
     'hydra_attention',
     'linear_angular_attention',
     'linear_attention',
+    'l2vit_attention',
     'rala',
     'rala_kernel',
     'rala_kv_buffer',

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -25,3 +26,8 @@ def use_autocast(device_type: str, dtype: torch.dtype | None) -> AbstractContext
         return torch.autocast(device_type, dtype=dtype, enabled=dtype is not None)
     except RuntimeError:
         return nullcontext()
+
+
+def wide(x: Tensor) -> Tensor:
+    """The tensor in float32, or in its own type if that is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autocast import use_autocast
+from .autocast import use_autocast, wide
+from .rala import KAPPAS
 
 Features = tuple[Tensor, Tensor]
 
@@ -53,11 +54,8 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def linear_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`linear_attention`, shape (B, heads, N, d)."""
 
-    def kappa(x: Tensor) -> Tensor:
-        # elu(x) + 1 would round small results to nothing.
-        return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
-
-    return kappa(_wide(q)), kappa(_wide(k))
+    kappa = KAPPAS['elu+1']
+    return kappa(wide(q)), kappa(wide(k))
 
 
 def enhanced_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -81,7 +79,7 @@ def enhanced_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def relu_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`enhanced_attention`, shape (B, heads, N, d)."""
-    return _wide(q).relu(), _wide(k).relu()
+    return wide(q).relu(), wide(k).relu()
 
 
 def focused_attention(q: Tensor, k: Tensor, v: Tensor, scale: Tensor) -> Tensor:
@@ -121,7 +119,7 @@ def focused_features(q: Tensor, k: Tensor, scale: Tensor) -> Features:
         return x.square().sum(dim=(-3, -1), keepdim=True).sqrt()
 
     def focus(x: Tensor) -> Tensor:
-        x = (_wide(x).relu() + 1e-6) / F.softplus(_wide(scale))
+        x = (wide(x).relu() + 1e-6) / F.softplus(wide(scale))
         # Cubes of a unit vector have the same direction and cannot overflow.
         cubes = (x / length(x)) ** 3
         return length(x) / length(cubes) * cubes
@@ -148,7 +146,7 @@ def efficient_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def efficient_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`efficient_attention`, shape (B, heads, N, d)."""
-    return _wide(q).softmax(dim=-1), _wide(k).softmax(dim=-2)
+    return wide(q).softmax(dim=-1), wide(k).softmax(dim=-2)
 
 
 def hydra_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -178,7 +176,7 @@ def hydra_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def hydra_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`hydra_attention`, shape (B, heads, N, d)."""
-    return _unit(_wide(q), (-3, -1)), _unit(_wide(k), (-3, -1))
+    return _unit(wide(q), (-3, -1)), _unit(wide(k), (-3, -1))
 
 
 def hydra_kv_buffer(k_features: Tensor, v: Tensor) -> Tensor:
@@ -212,13 +210,13 @@ def linear_angular_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     with use_autocast(q.device.type, None):
         q_unit, k_unit = linear_angular_features(q, k)
-        u = 0.5 * _wide(v) + q_unit @ kv_buffer(k_unit, v) / math.pi
+        u = 0.5 * wide(v) + q_unit @ kv_buffer(k_unit, v) / math.pi
         return _unit(u, -1).to(v.dtype)
 
 
 def linear_angular_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`linear_angular_attention`, shape (B, heads, N, d)."""
-    return _unit(_wide(q), -1), _unit(_wide(k), -1)
+    return _unit(wide(q), -1), _unit(wide(k), -1)
 
 
 def kv_buffer(k_features: Tensor, v: Tensor) -> Tensor:
@@ -232,7 +230,7 @@ def kv_buffer(k_features: Tensor, v: Tensor) -> Tensor:
         Tensor: shape (B, heads, d, d), at least float32.
     """
     with use_autocast(v.device.type, None):
-        return _wide(k_features).mT @ _wide(v)
+        return wide(k_features).mT @ wide(v)
 
 
 def _attend(
@@ -253,12 +251,8 @@ def _attend(
 
 
 def _channel_sums(k_features: Tensor, v: Tensor) -> Tensor:
-    return (k_features * _wide(v)).sum(dim=-2, keepdim=True)
+    return (k_features * wide(v)).sum(dim=-2, keepdim=True)
 
 
 def _unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     return x * (x.square().sum(dim=dim, keepdim=True) + _LENGTH_EPS).rsqrt()
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .autocast import use_autocast
+from .autocast import use_autocast, wide
 from .kernels import rala_kernel
 from .rope2d import Table, is_compiling, rope2d_rotate
 
@@ -21,14 +21,13 @@ from .rope2d import Table, is_compiling, rope2d_rotate
 _PART_ELEMENTS = 2**18
 
 
-# elu(x) + 1; to PyTorch's compiler, elu has a gradient of wrong strides.
-_KAPPAS: dict[str, Callable[[Tensor], Tensor]] = {
+#: Kernel functions κ by name. Softmax is over the channels of a head.
+KAPPAS: dict[str, Callable[[Tensor], Tensor]] = {
+    # To PyTorch's compiler, elu has a gradient of wrong strides.
     'elu+1': lambda x: torch.where(x > 0, x + 1, x.clamp(max=0).exp()),
     'relu': torch.relu,
     'softmax': lambda x: x.softmax(dim=-1),
 }
-#: Kernel functions κ by name. Softmax is over the channels of a head.
-KAPPAS = tuple(_KAPPAS)
 
 
 def check_kappa(name: str) -> None:
@@ -137,14 +136,14 @@ def _sum_up(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """κ(q), the mean key (B, heads, 1, d), and the KV buffer (B, heads, d, d)."""
     check_kappa(kappa)
-    q, k = (_KAPPAS[kappa](_wide(x)) for x in (q, k))
+    q, k = (KAPPAS[kappa](wide(x)) for x in (q, k))
     if kv_augmentation:
         global_query = q.mean(dim=-2, keepdim=True)
         logits = global_query @ k.mT * q.shape[-1] ** -0.5
         weights = logits.softmax(dim=-1)  # a: B, heads, 1, N
     else:
         weights = torch.full_like(k[..., :1], 1 / k.shape[-2]).mT
-    buffer = (rope2d_rotate(k, table) * weights.mT).mT @ _wide(v)
+    buffer = (rope2d_rotate(k, table) * weights.mT).mT @ wide(v)
     return q, weights @ k, buffer
 
 
@@ -155,7 +154,7 @@ def kappa(x: Tensor) -> Tensor:
 
 def kappa_slope(x: Tensor) -> Tensor:
     """Derivative of :func:`kappa`; to compute both from it is faster than elu."""
-    return _wide(x).clamp(max=0).exp_()
+    return wide(x).clamp(max=0).exp_()
 
 
 class KeySums(NamedTuple):
@@ -191,7 +190,7 @@ def add_keys(
     added = (
         weights.sum(dim=-2, keepdim=True),
         weights.mT @ k,
-        (rope2d_rotate(k, table) * weights).mT @ _wide(v),
+        (rope2d_rotate(k, table) * weights).mT @ wide(v),
     )
     if sums is not None:
         scale = (sums.largest - largest).exp()
@@ -241,7 +240,7 @@ class _Rala(torch.autograd.Function):
                 rotated = rope2d_rotate(kappa_q, part_table)
                 denominator = kappa_q @ keys.mT + 1e-6
                 numerator = rotated @ buffer
-                dnumerator = _wide(dy[part]) / denominator
+                dnumerator = wide(dy[part]) / denominator
                 ddenominator = (dnumerator * numerator).sum(dim=-1, keepdim=True)
                 ddenominator = ddenominator.neg_() / denominator
                 dbuffer = dbuffer + rotated.mT @ dnumerator
@@ -256,7 +255,7 @@ class _Rala(torch.autograd.Function):
                 kappa_k = kappa(k[part])
                 rotated = rope2d_rotate(kappa_k, part_table)
                 a = (kappa_k @ g.mT * scale - largest).exp() / weight
-                drotated = _wide(v[part]) @ dbuffer.mT
+                drotated = wide(v[part]) @ dbuffer.mT
                 da = (rotated * drotated).sum(-1, True) + kappa_k @ dkeys.mT
                 dlogits = a * (da - mean) * scale
                 dg = dg + dlogits.mT @ kappa_k
@@ -282,10 +281,6 @@ def _parts(x: Tensor, table: Table) -> Iterator[tuple[tuple, Table]]:
         stop = min(start + step, height)
         index = (..., slice(start * width, stop * width), slice(None))
         yield index, (rows[start:stop], columns)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _empty_map(like: Tensor) -> Tensor:

@@ -12,7 +12,10 @@ from mmravlt.models.layers import split_heads
 from mmravlt.ops import rope2d_table
 from mmravlt.registry import ATTENTIONS
 
-LINEAR = ['linear', 'hydra', 'efficient', 'linear_angular', 'enhanced', 'focused']
+LINEAR = [
+    *('linear', 'hydra', 'efficient', 'linear_angular', 'enhanced', 'focused'),
+    'l2vit',
+]
 KINDS = [*LINEAR, 'rala', 'softmax']
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))
 VIT = dict(
@@ -66,8 +69,8 @@ def test_kinds_add_no_convolution_to_the_one_that_ravlt_has():
     released = RAVLT(TINY).state_dict().keys()
     for kind in LINEAR:
         added = RAVLT(TINY, attention=(kind,) * 4).state_dict().keys() - released
-        assert all(name.endswith('attn.scale') for name in added), kind
-        assert bool(added) == (kind == 'focused')
+        learnt = {name.rpartition('.')[2] for name in added}
+        assert learnt == dict(focused={'scale'}, l2vit={'temperature'}).get(kind, set())
 
 
 def test_inference_optimisation_refuses_what_it_does_not_know():
@@ -109,7 +112,7 @@ def test_only_convolutions_of_a_kind_and_rope_know_positions(kind):
     assert same == (kind not in ('linear_angular', 'enhanced', 'focused'))
     attention.rope = True
     same = torch.allclose(shuffled(attention(x)), attention(shuffled(x)))
-    assert same == (kind in ('linear', 'hydra', 'efficient'))
+    assert same == (kind in ('linear', 'hydra', 'efficient', 'l2vit'))
 
 
 @every_kind

@@ -1,4 +1,6 @@
+from .base import Backbone
+from .l2vit import L2ViT
 from .ravlt import RAVLT
 from .with_attention import with_attention
 
-__all__ = ['RAVLT', 'with_attention']
+__all__ = ['RAVLT', 'Backbone', 'L2ViT', 'with_attention']

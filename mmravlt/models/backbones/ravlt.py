@@ -19,7 +19,6 @@ from numbers import Real
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmravlt.models.layers import (
     FFN,
@@ -27,6 +26,7 @@ from mmravlt.models.layers import (
     LayerNorm2d,
     PatchEmbed,
     RoPE2d,
+    call_recomputing,
     init_convolution,
     residual_conv,
 )
@@ -148,8 +148,8 @@ class Stage(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W); the caller downsamples."""
         table = self.RoPE(*x.shape[-2:], x.device)
         for block in self.blocks:
-            if self.with_cp is True and torch.is_grad_enabled():
-                x = checkpoint(block, x, table, use_reentrant=False)
+            if self.with_cp is True:
+                x = call_recomputing(block, x, table)
             else:
                 x = block(x, table)
         return x

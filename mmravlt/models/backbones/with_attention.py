@@ -26,7 +26,8 @@ def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
             backbone=dict(type='SwinTransformer', arch='tiny'),
         )
 
-    Everything else stays as it is, stochastic depth behind the attention included.
+    Everything else stays as it is, stochastic depth behind the attention included. The
+    attention itself has biases in its projections and no dropout.
 
     Args:
         backbone (dict): config of one of mmpretrain's ``VisionTransformer`` (without

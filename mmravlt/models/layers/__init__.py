@@ -8,14 +8,18 @@ from .attention import (
 from .attention_zoo import GlobalAttention
 from .ffn import FFN
 from .fused_conv import residual_conv, scaled_conv
-from .init import init_convolution
-from .norm import LayerNorm2d
-from .patch_embed import Downsample, PatchEmbed
-from .recompute import call_forgetting
+from .init import init_convolution, init_linear
+from .linear import ChannelLinear
+from .norm import ChannelLayerNorm, LayerNorm2d
+from .patch_embed import Downsample, PatchEmbed, conv_norm
+from .recompute import call_forgetting, call_recomputing
 from .rope2d import RoPE2d
+from .windows import from_windows, pad_to_multiple, to_windows
 
 __all__ = [
     'Attention',
+    'ChannelLayerNorm',
+    'ChannelLinear',
     'Downsample',
     'FFN',
     'GlobalAttention',
@@ -24,10 +28,16 @@ __all__ = [
     'RALAttention',
     'RoPE2d',
     'SoftmaxAttention',
-    'init_convolution',
-    'merge_heads',
     'call_forgetting',
+    'call_recomputing',
+    'conv_norm',
+    'from_windows',
+    'init_convolution',
+    'init_linear',
+    'merge_heads',
+    'pad_to_multiple',
     'residual_conv',
     'scaled_conv',
     'split_heads',
+    'to_windows',
 ]

@@ -13,6 +13,7 @@ from mmravlt.ops import (
     enhanced_attention,
     focused_attention,
     hydra_attention,
+    l2vit_attention,
     linear_angular_attention,
     linear_attention,
     rope2d_table,
@@ -150,6 +151,25 @@ class FocusedAttention(_FeatureAttention):
 
     def _scale(self) -> Tensor:
         return self.scale.view(self.num_heads, 1, -1)
+
+
+@ATTENTIONS.register_module('l2vit')
+class L2ViTAttention(_FeatureAttention):
+    """ReLU attention with a learnt factor, see :func:`mmravlt.ops.l2vit_attention`.
+
+    It is the attention alone: L²ViT's local module behind it is left out.
+    """
+
+    def __init__(self, channels: int, num_heads: int, *args, **kwargs) -> None:
+        super().__init__(channels, num_heads, *args, **kwargs)
+        start = (channels // num_heads) ** -0.5
+        self.temperature = nn.Parameter(torch.full((num_heads, 1, 1), start))
+
+    def features(self, q: Tensor, k: Tensor) -> Features:
+        return relu_features(q, k)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+        return l2vit_attention(q, k, v, self.temperature)
 
 
 class _TokenConv(nn.Conv2d):

@@ -14,3 +14,10 @@ def init_convolution(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         # The layout that their gradients have; DDP would copy them otherwise.
         module.to(memory_format=torch.channels_last)
+
+
+def init_linear(module: nn.Module) -> None:
+    """Initialise a linear layer as :func:`init_convolution` does a convolution."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

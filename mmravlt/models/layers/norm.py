@@ -20,11 +20,35 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         if is_compiling():
-            # The same as one formula, since its result is no view: of symbolic
-            # sizes, PyTorch's compiler cannot return views.
-            weight, bias = (p[:, None, None] for p in self.norm.parameters())
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            variance, mean = torch.var_mean(wide, dim=1, correction=0, keepdim=True)
-            normed = (wide - mean) * (variance + self.norm.eps).rsqrt() * weight + bias
-            return normed.to(torch.promote_types(x.dtype, weight.dtype))
+            return _as_one_formula(self.norm, x)
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of a map, its weights without a prefix.
+
+    Args:
+        channels (int): C of the maps, shape (B, C, H, W).
+        eps (float): is added to the variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        if is_compiling():
+            return _as_one_formula(self, x)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _as_one_formula(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """The same, but the result is no view.
+
+    Of symbolic sizes, PyTorch's compiler cannot return views.
+    """
+    weight, bias = (p[:, None, None] for p in norm.parameters())
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    variance, mean = torch.var_mean(wide, dim=1, correction=0, keepdim=True)
+    normed = (wide - mean) * (variance + norm.eps).rsqrt() * weight + bias
+    return normed.to(torch.promote_types(x.dtype, weight.dtype))

@@ -4,9 +4,10 @@ from torch import Tensor, nn
 from .recompute import call_forgetting
 
 
-def _conv_norm(
+def conv_norm(
     in_channels: int, out_channels: int, stride: int, norm_cfg: dict
 ) -> tuple[nn.Module, nn.Module]:
+    """A 3×3 convolution with a bias, and batch normalisation as in mmcv."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
     return conv, build_norm_layer(norm_cfg, out_channels)[1]
 
@@ -25,13 +26,13 @@ class PatchEmbed(nn.Module):
         half = channels // 2
         # One flat Sequential: its indices 0 to 10 are names in the weights.
         self.proj = nn.Sequential(
-            *_conv_norm(in_channels, half, 2, norm_cfg),
+            *conv_norm(in_channels, half, 2, norm_cfg),
             nn.GELU(),
-            *_conv_norm(half, half, 1, norm_cfg),
+            *conv_norm(half, half, 1, norm_cfg),
             nn.GELU(),
-            *_conv_norm(half, half, 1, norm_cfg),
+            *conv_norm(half, half, 1, norm_cfg),
             nn.GELU(),
-            *_conv_norm(half, channels, 2, norm_cfg),
+            *conv_norm(half, channels, 2, norm_cfg),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class Downsample(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict) -> None:
         super().__init__()
-        self.reduction, self.norm = _conv_norm(in_channels, out_channels, 2, norm_cfg)
+        self.reduction, self.norm = conv_norm(in_channels, out_channels, 2, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2))."""

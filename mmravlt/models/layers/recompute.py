@@ -1,9 +1,12 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from mmravlt.ops.autocast import autocast_dtype, use_autocast
 from mmravlt.ops.rope2d import is_compiling
@@ -73,3 +76,31 @@ class _Keep(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> None:
         raise AssertionError('nothing depends on the result')
+
+
+def call_recomputing(block: nn.Module, *inputs: Any) -> Any:
+    """Call a block keeping only its inputs, and run it again in the backward pass.
+
+    Its batch normalisations take both runs for one step of training: the second
+    leaves the running statistics alone.
+    """
+    if not torch.is_grad_enabled():
+        return block(*inputs)
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    options = {}
+    if norms:
+        options['context_fn'] = lambda: (nullcontext(), _keep_statistics(norms))
+    return checkpoint(block, *inputs, use_reentrant=False, **options)
+
+
+@contextmanager
+def _keep_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Normalise a batch as in training without counting it."""
+    before = [norm.track_running_stats for norm in norms]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm, value in zip(norms, before, strict=True):
+            norm.track_running_stats = value

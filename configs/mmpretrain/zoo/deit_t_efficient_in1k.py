@@ -1,0 +1,3 @@
+_base_ = '_base_/deit_t.py'
+
+model = dict(backbone=dict(kind='efficient'))

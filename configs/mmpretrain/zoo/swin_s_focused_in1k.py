@@ -1,0 +1,3 @@
+_base_ = '_base_/swin_s.py'
+
+model = dict(backbone=dict(kind='focused'))

@@ -1,0 +1,3 @@
+_base_ = '_base_/swin_t.py'
+
+model = dict(backbone=dict(kind='linear_angular'))
