@@ -106,15 +106,16 @@ def learning_rates(cfg, per_epoch=1):
 @functools.cache
 def _learning_rates(lr, schedulers, total, per_epoch):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    schedulers = [
-        PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings))
-        for settings in json.loads(schedulers)  # text, as the cache needs a key
-    ]
+    built = []
+    for settings in json.loads(schedulers):  # text, as the cache needs a key
+        if settings.get('convert_to_iter_based'):
+            settings['epoch_length'] = per_epoch
+        built.append(PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings)))
     rates = []
     optimizer.step()
     for iteration in range(total):
         rates.append(optimizer.param_groups[0]['lr'])
-        for scheduler in schedulers:
+        for scheduler in built:
             if not scheduler.by_epoch or (iteration + 1) % per_epoch == 0:
                 scheduler.step()
     return rates
