@@ -1,7 +1,8 @@
 """RAVLT, the Rank-Augmented Vision Linear Transformer, for OpenMMLab.
 
 Importing this package makes ``type='RAVLT'`` (and ``type='L2ViT'``, a second linear
-vision transformer) known to mmdet, mmseg and mmpretrain and bridges what today's torch needs of them, so a config needs only
+vision transformer) known to mmdet, mmseg and mmpretrain and bridges what today's
+torch needs of them, so a config needs only
 ``custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)``.
 """
 

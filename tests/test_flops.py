@@ -86,7 +86,7 @@ def test_sizes_and_costs_of_l2vit_are_those_of_its_paper(arch):
     whole = total(measure(read(f'configs/mmpretrain/l2vit_{arch}_in1k.py')))
     assert round(whole.params / 1e6, 1) == params
     assert round(whole.full / 1e9, 1) == flops
-    assert whole.layers < 0.98 * whole.full
+    assert round(whole.layers / 1e9, 1) < flops  # the other convention
 
 
 @pytest.mark.parametrize('leaf', L2VIT_LEAVES)

@@ -38,47 +38,42 @@ class Family:
 
 _HEAD = (re.compile(r'^head\.(?=(?:weight|bias)$)'), 'head.fc.')
 
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(
-            'RAVLT',
-            re.compile(r'(.*\.)?layers\.(\d+)\.blocks\.(\d+)\.gamma_1'),
-            # Other models have a gamma_1 too, but along the last dimension.
-            lambda shape: shape[1] if len(shape) == 4 and shape[1] > 1 else None,
-            # Table 1 of the paper.
-            {
-                'T': ((64, 128, 256, 512), (2, 2, 6, 2)),
-                'S': ((64, 128, 320, 512), (3, 5, 9, 3)),
-                'B': ((96, 192, 384, 512), (4, 6, 12, 6)),
-                'L': ((96, 192, 448, 640), (4, 7, 19, 8)),
-            },
-            (
-                (re.compile(r'^(?=(?:patch_embed|layers|extra_norms)\.)'), BACKBONE),
-                (re.compile(r'^(?=(?:proj|norm)\.)'), 'neck.'),
-                _HEAD,
-            ),
-            re.compile(r'extra_norms\.'),
-        ),
-        Family(
-            'L2ViT',
-            re.compile(r'(.*\.)?stages\.(\d+)\.(\d+)\.cpe\.0\.proj\.weight'),
-            lambda shape: shape[0] if shape[1:] == (1, 3, 3) else None,
-            {
-                'T': ((96, 192, 384, 768), (2, 2, 6, 2)),
-                'S': ((96, 192, 384, 768), (2, 2, 18, 2)),
-                'B': ((128, 256, 512, 1024), (2, 2, 18, 2)),
-            },
-            (
-                (re.compile(r'^(?=(?:downsample_layers|stages|norm\d)\.)'), BACKBONE),
-                # A classifier has one norm, after the last stage.
-                (re.compile(r'^norm\.'), f'{BACKBONE}norm3.'),
-                _HEAD,
-            ),
-            re.compile(r'norm[0-2]\.'),
-        ),
-    )
-}
+_RAVLT = Family(
+    name='RAVLT',
+    block=re.compile(r'(.*\.)?layers\.(\d+)\.blocks\.(\d+)\.gamma_1'),
+    # Other models have a gamma_1 too, but along the last dimension.
+    channels=lambda shape: shape[1] if len(shape) == 4 and shape[1] > 1 else None,
+    variants={  # Table 1 of the paper
+        'T': ((64, 128, 256, 512), (2, 2, 6, 2)),
+        'S': ((64, 128, 320, 512), (3, 5, 9, 3)),
+        'B': ((96, 192, 384, 512), (4, 6, 12, 6)),
+        'L': ((96, 192, 448, 640), (4, 7, 19, 8)),
+    },
+    release_names=(
+        (re.compile(r'^(?=(?:patch_embed|layers|extra_norms)\.)'), BACKBONE),
+        (re.compile(r'^(?=(?:proj|norm)\.)'), 'neck.'),
+        _HEAD,
+    ),
+    output_norms=re.compile(r'extra_norms\.'),
+)
+_L2VIT = Family(
+    name='L2ViT',
+    block=re.compile(r'(.*\.)?stages\.(\d+)\.(\d+)\.cpe\.0\.proj\.weight'),
+    channels=lambda shape: shape[0] if shape[1:] == (1, 3, 3) else None,
+    variants={
+        'T': ((96, 192, 384, 768), (2, 2, 6, 2)),
+        'S': ((96, 192, 384, 768), (2, 2, 18, 2)),
+        'B': ((128, 256, 512, 1024), (2, 2, 18, 2)),
+    },
+    release_names=(
+        (re.compile(r'^(?=(?:downsample_layers|stages|norm\d)\.)'), BACKBONE),
+        # A classifier has one norm, after the last stage.
+        (re.compile(r'^norm\.'), f'{BACKBONE}norm3.'),
+        _HEAD,
+    ),
+    output_norms=re.compile(r'norm[0-2]\.'),
+)
+FAMILIES = {family.name: family for family in (_RAVLT, _L2VIT)}
 
 
 @dataclass(frozen=True)
