@@ -1,7 +1,8 @@
 """RAVLT, the Rank-Augmented Vision Linear Transformer, for OpenMMLab.
 
-Importing this package makes ``type='RAVLT'`` known to mmdet, mmseg and
-mmpretrain and bridges what today's torch needs of them, so a config needs only
+Importing this package makes ``type='RAVLT'`` (and ``type='L2ViT'``, a second linear
+vision transformer) known to mmdet, mmseg and mmpretrain and bridges what today's
+torch needs of them, so a config needs only
 ``custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)``.
 """
 
@@ -55,7 +56,7 @@ if find_spec('mmengine') and not _is_doctor():
 
     compat.install()
 
-    from . import models  # noqa: F401  (registers RAVLT)
+    from . import models  # noqa: F401  (registers the backbones)
     from .inference import optimize_for_inference
 
     __all__ += ['optimize_for_inference']

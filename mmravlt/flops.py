@@ -2,7 +2,8 @@
 
 The paper's FLOPs count convolutions and linear layers only, which leaves out what
 attention costs: products of two computed tensors. So both are given: ``layers`` as
-the paper counts, ``full`` with attention products, normalisation and resizing.
+the paper counts, ``full`` with attention products, normalisation and resizing, which
+is what the paper of L2ViT counts.
 
 Everything runs on PyTorch's meta device: shapes without values, so a large model
 at detection size takes no memory and little time.

@@ -1,8 +1,8 @@
-"""How RAVLT is found from configs.
+"""How the backbones are found from configs.
 
 ``MODELS`` is a child of MMEngine's root registry, so ``type='mmravlt.RAVLT'``
-is found by its scope. The backbone is also registered in the root itself, so
-that ``type='RAVLT'`` is found from mmdet, mmseg, mmpretrain and mmengine alike.
+is found by its scope. They are also registered in the root itself, so that
+``type='RAVLT'`` is found from mmdet, mmseg, mmpretrain and mmengine alike.
 """
 
 from mmengine.registry import MODELS as ROOT_MODELS

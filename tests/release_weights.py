@@ -15,14 +15,21 @@ import torch
 
 from mmravlt.ops import rope2d_angles
 
-RECORDED = json.loads(
-    (Path(__file__).parent / 'data/release_backbone_keys.json').read_text()
-)
+DATA = Path(__file__).parent / 'data'
+RECORDED = json.loads((DATA / 'release_backbone_keys.json').read_text()) | {
+    f'l2vit_{variant}': shapes
+    for variant, shapes in json.loads(
+        (DATA / 'release_l2vit_backbone_keys.json').read_text()
+    ).items()
+}
 CHANNELS = {
     't': (64, 128, 256, 512),
     's': (64, 128, 320, 512),
     'b': (96, 192, 384, 512),
     'l': (96, 192, 448, 640),
+    'l2vit_t': (96, 192, 384, 768),
+    'l2vit_s': (96, 192, 384, 768),
+    'l2vit_b': (128, 256, 512, 1024),
 }
 
 
@@ -174,13 +181,43 @@ FILES = {
     },
     **{f'mmseg/semantic_fpn_ravlt_{v}_1x.py': ('semantic_fpn', v) for v in 'tsbl'},
     **{f'mmseg/upernet_ravlt_{v}_2x.py': ('upernet', v) for v in 'sbl'},
+    # Of L2ViT, classifiers are published; the rest is what its training would give.
+    **{
+        f'{path.format(v)}.py': (family, f'l2vit_{v}')
+        for path, family in (
+            ('mmpretrain/l2vit_{}_in1k', 'classifier'),
+            ('mmdet/retinanet_l2vit_{}_1x', 'retinanet'),
+            ('mmdet/mask_rcnn_l2vit_{}_1x', 'mask_rcnn'),
+            ('mmdet/mask_rcnn_l2vit_{}_3x', 'mask_rcnn'),
+            ('mmseg/upernet_l2vit_{}_2x', 'upernet'),
+        )
+        for v in 'tsb'
+    },
 }
+
+
+def is_l2vit(variant):
+    return variant.startswith('l2vit_')
+
+
+def model_name(variant):
+    """What messages call it, such as RAVLT-T."""
+    model = 'L2ViT' if is_l2vit(variant) else 'RAVLT'
+    return f'{model}-{variant[-1].upper()}'
 
 
 def released_shapes(family, variant):
     """Names and shapes of the weights in a released file."""
     backbone = RECORDED[variant]
     channels = CHANNELS[variant]
+    if family == 'classifier' and is_l2vit(variant):
+        return join(
+            {n: s for n, s in backbone.items() if not n.startswith('norm')},
+            {'norm.weight': (channels[3],), 'norm.bias': (channels[3],)},
+            linear('head', 1000, channels[3]),
+        )
+    if family == 'retinanet' and is_l2vit(variant):  # it takes three of the maps
+        backbone = {n: s for n, s in backbone.items() if not n.startswith('norm0.')}
     if family == 'classifier':
         return join(
             {n: s for n, s in backbone.items() if not n.startswith('extra_norms.')},
@@ -221,14 +258,14 @@ def released_file(family, variant, device='cpu'):
     return {'meta': meta, 'state_dict': weights, 'optimizer': {'state': {}}}
 
 
-def name_in_model(name, family):
+def name_in_model(name, family, variant='t'):
     """What a whole model of MMEngine calls a weight of a released file."""
     if family != 'classifier':
         return name
     for theirs, ours in (
         ('head', 'head.fc'),
         ('proj', 'neck.proj'),
-        ('norm', 'neck.norm'),
+        ('norm', 'backbone.norm3' if is_l2vit(variant) else 'neck.norm'),
     ):
         if name.startswith(f'{theirs}.'):
             return ours + name.removeprefix(theirs)

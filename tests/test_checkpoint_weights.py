@@ -1,6 +1,7 @@
 """What a file is, told from names and shapes; tensors have no values here."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from mmravlt.checkpoint import (
     fit,
     read_contents,
 )
-from mmravlt.models import RAVLT
+from mmravlt.models import RAVLT, L2ViT
 from tests.release_weights import (
     RECORDED,
+    model_name,
     name_in_model,
     released_file,
     released_shapes,
@@ -26,9 +28,12 @@ def meta(shapes):
 
 
 def backbone(variant='t', prefix=''):
-    """Names and shapes of what a RAVLT of ours expects."""
+    """Names and shapes of what a backbone of ours expects."""
     names = {n: tuple(s) for n, s in RECORDED[variant].items()}
     return {prefix + n: s for n, s in names.items() if not n.endswith('RoPE.angle')}
+
+
+NEW_NORM = re.compile(r'norm[0-2]\.')  # of a detector with L2ViT
 
 
 def number(value):
@@ -42,8 +47,13 @@ MMENGINE = {'mmengine_version': '0.10.7', 'epoch': 12}
 
 
 def test_the_variants_are_those_of_the_backbone():
-    zoo = {f'RAVLT-{name.upper()}': arch for name, arch in RAVLT.arch_zoo.items()}
-    sizes = {n: Size(tuple(a['embed_dims']), a['depths']) for n, a in zoo.items()}
+    sizes = {
+        f'{model.__name__}-{name.upper()}': Size(
+            arch['embed_dims'], arch['depths'], model.__name__
+        )
+        for model in (RAVLT, L2ViT)
+        for name, arch in model.arch_zoo.items()
+    }
     assert sizes == VARIANTS
 
 
@@ -90,14 +100,34 @@ def test_each_layout_is_recognised_and_gives_the_backbone(checkpoint, kind, layo
     assert {name.split('.')[0] for name in report.new} <= {'extra_norms'}
 
 
-@pytest.mark.parametrize('weights', [CLASSIFIER, DETECTOR], ids=['bare', 'whole'])
-def test_renaming_twice_changes_nothing(weights):
+@pytest.mark.parametrize('family', ['classifier', 'mask_rcnn'])
+@pytest.mark.parametrize('variant', ['t', 'l2vit_t'])
+def test_renaming_twice_changes_nothing(family, variant):
+    weights = meta(released_shapes(family, variant))
     once = read_contents(weights)
     twice = read_contents(once.weights)
     assert twice.weights.keys() == once.weights.keys()
     assert all(twice.weights[name] is value for name, value in once.weights.items())
-    family = 'classifier' if weights is CLASSIFIER else 'mask_rcnn'
-    assert list(once.weights) == [name_in_model(name, family) for name in weights]
+    assert list(once.weights) == [
+        name_in_model(name, family, variant) for name in weights
+    ]
+
+
+@pytest.mark.parametrize('variant', ['l2vit_t', 'l2vit_s', 'l2vit_b'])
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_l2vit_is_recognised_and_gives_its_backbone(variant, wrapped):
+    weights = meta(released_shapes('classifier', variant))
+    contents = read_contents({'model': weights} if wrapped else weights)
+    assert str(contents).startswith(f'{model_name(variant)} classifier, ')
+    loaded, report = fit(contents, backbone(variant))
+    expected = {n: v for n, v in backbone(variant).items() if not NEW_NORM.match(n)}
+    assert {name: tuple(v.shape) for name, v in loaded.items()} == expected
+    assert report.new == report.output_norms and len(report.new) == 6
+    assert report.level == logging.INFO
+    backbone_alone = read_contents(meta(RECORDED[variant]))
+    assert str(backbone_alone) == f'{model_name(variant)} backbone, a state dict'
+    loaded, report = fit(backbone_alone, backbone(variant, 'backbone.'))
+    assert len(loaded) == len(RECORDED[variant]) and not report.new
 
 
 def test_the_convolution_of_the_released_head_becomes_linear():
@@ -181,6 +211,8 @@ def test_two_backbones_in_unknown_places_are_refused():
         ((64, 128, 320, 512), (3, 5, 9, 3), 'RAVLT-S'),
         ((64, 128), (2, 2), 'RAVLT-T (stages 1 to 2)'),
         ((96,), (4,), 'RAVLT-B or RAVLT-L (stage 1)'),
+        # as L2ViT-T has, which is another family
+        ((96, 192), (2, 2), 'RAVLT with embed_dims (96, 192) and depths (2, 2)'),
         ((8, 16), (1, 2), 'RAVLT with embed_dims (8, 16) and depths (1, 2)'),
         (
             (64, 128, 256, 512),
@@ -194,15 +226,22 @@ def test_a_size_is_called_by_its_variant(dims, depths, words):
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
-@pytest.mark.parametrize(('file', 'model'), ['ts', 'st', 'tb', 'bl', 'lt'])
-def test_another_size_is_refused_and_both_are_named(file, model, prefix):
+@pytest.mark.parametrize(
+    ('file', 'model'),
+    [
+        *('ts', 'st', 'tb', 'bl', 'lt'),
+        *(('l2vit_t', 'l2vit_s'), ('l2vit_s', 'l2vit_t'), ('l2vit_b', 'l2vit_t')),
+        *(('t', 'l2vit_t'), ('l2vit_t', 't'), ('b', 'l2vit_b')),
+    ],
+)
+def test_another_size_or_family_is_refused_and_both_are_named(file, model, prefix):
     contents = read_contents(released_file('classifier', file, 'meta'))
     with pytest.raises(WrongWeightsError) as caught:
         fit(contents, backbone(model, prefix), 'RAVLT.pth')
     message = str(caught.value)
     assert message.startswith(
-        f'the weights of RAVLT.pth are of RAVLT-{file.upper()}, but this model is '
-        f'RAVLT-{model.upper()}: '
+        f'the weights of RAVLT.pth are of {model_name(file)}, but this model is '
+        f'{model_name(model)}: '
     )
     assert '\n' not in message
 

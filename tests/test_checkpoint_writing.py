@@ -17,7 +17,7 @@ from mmravlt.checkpoint import (
     load_file,
     publish_file,
 )
-from mmravlt.models import RAVLT
+from mmravlt.models import RAVLT, L2ViT
 from tests.release_weights import fill, name_in_model
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools'
@@ -155,6 +155,30 @@ def test_a_file_for_a_whole_model_has_its_names_and_classes(
     convert_file(target, again)
     assert_same(torch.load(again, weights_only=True)['state_dict'], expected)
     assert torch.load(again)['meta'] == written['meta']
+
+
+def test_files_of_l2vit_are_written_for_a_backbone_and_a_whole_classifier(
+    source, tmp_path
+):
+    shapes = {n: tuple(v.shape) for n, v in L2ViT(ARCH).state_dict().items()}
+    shapes = {n: s for n, s in shapes.items() if not n.startswith('norm')}
+    ends = {'norm.weight': (32,), 'norm.bias': (32,), 'head.weight': (5, 32)}
+    weights = fill({**shapes, **ends, 'head.bias': (5,)})
+    path = source({'model': weights, 'epoch': 299})
+
+    whole = str(tmp_path / 'whole.pth')
+    said = convert_file(path, whole)
+    assert '(L2ViT with embed_dims (8, 16, 24, 32) and depths (1, 2, 1, 1) c' in said
+    assert_same(
+        torch.load(whole, weights_only=True)['state_dict'],
+        {name_in_model(n, 'classifier', 'l2vit_t'): v for n, v in weights.items()},
+    )
+    bare = str(tmp_path / 'backbone.pth')
+    said = convert_file(whole, bare, 'backbone')
+    assert said.endswith('; left out: head)')
+    model = L2ViT(ARCH, out_indices=(3,))
+    model.load_state_dict(torch.load(bare, weights_only=True)['state_dict'])
+    assert torch.equal(model.norm3.weight, weights['norm.weight'])
 
 
 @pytest.mark.parametrize('averaged', [None, True, False])

@@ -46,6 +46,13 @@ RELEASE = {
 # fmt: on
 
 
+# Of L2ViT's paper: parameters (M), FLOPs (G), which count attention products too.
+L2VIT_PAPER = dict(t=(28.6, 4.7), s=(50.2, 9.0), b=(88.6, 15.9))
+L2VIT_LEAVES = sorted(
+    str(p.relative_to(ROOT)) for p in ROOT.glob('configs/mm*/*l2vit_*.py')
+)
+
+
 def split(leaf):
     """Kind and variant of a leaf: 'mask_rcnn' and 's', or '' for a classifier."""
     kind, arch = re.match(r'(.*?)_?ravlt_([tsbl])_', Path(leaf).name).groups()
@@ -71,6 +78,24 @@ def test_sizes_and_costs_are_those_of_the_paper_and_of_the_model_index(leaf):
     assert whole.layers / 1e9 == pytest.approx(flops, rel=0.007 if kind else 0.025)
     metadata = MODELS[Path(leaf).stem].metadata
     assert (metadata.parameters, metadata.flops) == (whole.params, whole.layers)
+
+
+@pytest.mark.parametrize('arch', L2VIT_PAPER)
+def test_sizes_and_costs_of_l2vit_are_those_of_its_paper(arch):
+    params, flops = L2VIT_PAPER[arch]
+    whole = total(measure(read(f'configs/mmpretrain/l2vit_{arch}_in1k.py')))
+    assert round(whole.params / 1e6, 1) == params
+    assert round(whole.full / 1e9, 1) == flops
+    assert round(whole.layers / 1e9, 1) < flops  # the other convention
+
+
+@pytest.mark.parametrize('leaf', L2VIT_LEAVES)
+def test_the_model_index_has_the_sizes_and_costs_of_l2vit(leaf):
+    cfg = read(leaf)
+    whole = total(measure(cfg))
+    metadata = MODELS[Path(leaf).stem].metadata
+    assert (metadata.parameters, metadata.flops) == (whole.params, whole.layers)
+    assert measure_with_rala(cfg) is None
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ FILES = {
 
 def test_every_leaf_config_has_one_entry():
     leaves = {str(path.relative_to(ROOT)) for path in ROOT.glob('configs/mm*/*.py')}
-    assert len(leaves) == 29  # 25 experiments, and 4 classifiers on ImageNet-V2
+    # 25 experiments with RAVLT, 4 classifiers on ImageNet-V2, and 15 with L2ViT
+    assert len(leaves) == 44
     assert sorted(model.config for model in MODELS.values()) == sorted(leaves)
     assert all(Path(model.config).stem == name for name, model in MODELS.items())
 
@@ -57,6 +58,18 @@ def test_results_are_the_papers_and_say_so(experiment, metric):
         (result,) = [result for result in model.results if result.task == task]
         assert result.metrics[name] == expected
         assert 'not measured by this project' in model.metadata.data['Results From']
+
+
+@pytest.mark.parametrize('arch,top1', [('t', 83.1), ('s', 84.1), ('b', 84.4)])
+def test_l2vit_has_the_papers_results_and_the_weights_that_detectors_start_from(
+    arch, top1
+):
+    model = MODELS[f'l2vit_{arch}_in1k']
+    (result,) = model.results
+    assert result.metrics['Top 1 Accuracy'] == top1
+    assert 'not measured by this project' in model.metadata.data['Results From']
+    base = Config.fromfile(ROOT / f'configs/_base_/l2vit_{arch}.py')
+    assert model.data['Weights'] == base.l2vit.init_cfg.checkpoint
 
 
 @pytest.mark.parametrize('experiment', FILES)

@@ -1,4 +1,4 @@
-"""`RAVLT` is found from every library, with one line in a config."""
+"""The backbones are found from every library, with one line in a config."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ CUSTOM_IMPORTS = (
 )
 
 
-@pytest.mark.parametrize('name', ['RAVLT', 'mmravlt.RAVLT'])
+@pytest.mark.parametrize('name', ['RAVLT', 'mmravlt.RAVLT', 'L2ViT'])
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain', 'mmengine'])
 def test_backbone_is_found_from_every_scope_after_custom_imports(name, scope, tmp_path):
     config = f"{CUSTOM_IMPORTS}\ndefault_scope = '{scope}'\n"
@@ -28,7 +28,8 @@ def test_backbone_is_found_from_every_scope_after_custom_imports(name, scope, tm
         [sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert 'mmravlt.models.backbones.ravlt.RAVLT' in done.stdout
+    own = name.removeprefix('mmravlt.')
+    assert f'mmravlt.models.backbones.{own.lower()}.{own}' in done.stdout
 
 
 def test_backbone_is_registered_in_programs_started_with_python_m(tmp_path):

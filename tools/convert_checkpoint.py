@@ -1,4 +1,4 @@
-"""Write a clean file of weights from a RAVLT checkpoint of any layout.
+"""Write a clean file of weights from a RAVLT or L2ViT checkpoint of any layout.
 
 python tools/convert_checkpoint.py RAVLT_T.pth backbone.safetensors --for backbone
 """
@@ -12,8 +12,9 @@ from mmravlt.command_line import exit_on
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Write the weights of a RAVLT checkpoint (released, of mmcv 1.x, '
-        'of MMEngine or a plain state dict) to a clean file for exactly one use'
+        description='Write the weights of a RAVLT or L2ViT checkpoint (released, of '
+        'mmcv 1.x, of MMEngine or a plain state dict) to a clean file for exactly one '
+        'use'
     )
     parser.add_argument('source', metavar='SRC', help='checkpoint file')
     parser.add_argument(

@@ -19,8 +19,9 @@ from mmravlt.flops import (
 
 EXPLANATION = """
 FLOPs are billions of multiply-adds for one image. Convolutions and linear layers are
-what the paper counts; the last column adds attention products, normalisation and
-resizing. Box heads are counted on 1000 proposals each, mask heads on 100.
+what the paper of RAVLT counts; the last column, which is what the paper of L2ViT
+counts, adds attention products, normalisation and resizing. Box heads are counted on
+1000 proposals each, mask heads on 100.
 """
 
 

@@ -1,8 +1,9 @@
 """Read weights, see what they are, and fit them to a model.
 
 ``loading`` reads a file without running what it carries, ``weights`` recognises
-what it is and gives a model the weights it needs, ``writing`` makes clean files
-of it. All of it works on names, shapes and tensors: nothing here knows a model.
+what it is, of which of the ``families``, and gives a model the weights it needs,
+``writing`` makes clean files of it. All of it works on names, shapes and tensors:
+nothing here knows a model.
 """
 
 from .errors import (
@@ -14,18 +15,9 @@ from .errors import (
     UnsafeCheckpointError,
     WrongWeightsError,
 )
+from .families import BACKBONE, VARIANTS, Size, find_backbones
 from .loading import TRUST_SWITCH, load_file, looks_complete, unwrap
-from .weights import (
-    BACKBONE,
-    VARIANTS,
-    Contents,
-    Report,
-    Size,
-    choose_weights,
-    find_backbones,
-    fit,
-    read_contents,
-)
+from .weights import Contents, Report, choose_weights, fit, read_contents
 from .writing import USES, convert_file, publish_file
 
 __all__ = [

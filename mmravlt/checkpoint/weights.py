@@ -1,6 +1,6 @@
 """What a file's weights are, and which of them a model needs.
 
-Four programs write the weights of RAVLT in names of their own:
+Four programs write the weights of one model in names of their own, here RAVLT's:
 
 =================  ====================  ===================================
 written by         weights stand under   names
@@ -12,7 +12,8 @@ anyone             the top               any of these, maybe after ``module.``
 =================  ====================  ===================================
 
 Here they all get the names that MMEngine's models have, in which the backbone
-stands under ``backbone.``; :func:`fit` then takes what a model expects.
+stands under ``backbone.``; :func:`fit` then takes what a model expects. What
+differs between the families of models is in :mod:`.families`.
 """
 
 import logging
@@ -20,75 +21,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import count, islice, takewhile
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
 
 from .errors import WrongWeightsError
-
-BACKBONE = 'backbone.'
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class Size:
-    """Channels and blocks of a RAVLT's stages, from the first to the last held.
-
-    ``str()`` gives the name of the variant, e.g. RAVLT-T.
-    """
-
-    embed_dims: tuple[int, ...]
-    depths: tuple[int, ...]
-
-    def fits(self, other: 'Size') -> bool:
-        """Whether the stages that both have are the same."""
-        mine = zip(self.embed_dims, self.depths, strict=True)
-        theirs = zip(other.embed_dims, other.depths, strict=True)
-        return all(a == b for a, b in zip(mine, theirs, strict=False))
-
-    def __str__(self) -> str:
-        names = [name for name, size in VARIANTS.items() if size.fits(self)]
-        stages = len(self.depths)
-        if not names or stages > 4:
-            return f'RAVLT with embed_dims {self.embed_dims} and depths {self.depths}'
-        held = {1: ' (stage 1)', 4: ''}.get(stages, f' (stages 1 to {stages})')
-        return ' or '.join(names) + held
-
-
-#: Table 1 of the paper.
-VARIANTS = {
-    'RAVLT-T': Size((64, 128, 256, 512), (2, 2, 6, 2)),
-    'RAVLT-S': Size((64, 128, 320, 512), (3, 5, 9, 3)),
-    'RAVLT-B': Size((96, 192, 384, 512), (4, 6, 12, 6)),
-    'RAVLT-L': Size((96, 192, 448, 640), (4, 7, 19, 8)),
-}
-
-
-def find_backbones(shapes: Shapes) -> dict[str, Size]:
-    """Find RAVLT backbones by the layer scale of their blocks.
-
-    Args:
-        shapes: Names and shapes of weights.
-
-    Returns:
-        What stands before the backbone's own names (``''``, ``'backbone.'``, …)
-        -> its size.
-    """
-    channels: dict[str, dict[int, dict[int, int]]] = {}
-    for name, shape in shapes.items():
-        found = re.fullmatch(r'(.*\.)?layers\.(\d+)\.blocks\.(\d+)\.gamma_1', name)
-        # Other families have a gamma_1 too, but along the last dimension.
-        if found and len(shape) == 4 and shape[1] > 1:
-            stages = channels.setdefault(found[1] or '', {})
-            stages.setdefault(int(found[2]), {})[int(found[3])] = shape[1]
-    sizes = {}
-    for root, stages in channels.items():
-        held = [stages[i] for i in takewhile(stages.__contains__, count())]
-        dims = tuple(next(iter(blocks.values())) for blocks in held)
-        sizes[root] = Size(dims, tuple(len(blocks) for blocks in held))
-    return {root: size for root, size in sizes.items() if size.depths}
+from .families import BACKBONE, FAMILIES, Family, Shapes, Size, find_backbones
 
 
 @dataclass(frozen=True)
@@ -98,7 +37,7 @@ class Contents:
     Attributes:
         weights: The weights by the names of MMEngine's models.
         sources: The same names -> the names in the file.
-        size: The size of its RAVLT, None if it holds none.
+        size: Family and size of its backbone, None if it holds none that is known.
         kind: 'backbone', 'classifier', 'detector', 'segmentor' or 'model'.
         layout: Who wrote it, in words.
         averaging: What of it is a moving average (EMA), in words; '' if nothing.
@@ -133,7 +72,7 @@ def read_contents(checkpoint: Any, averaged: bool | None = None) -> Contents:
 
     Raises:
         WrongWeightsError: It holds no weights, no average although one is
-            wanted, or several RAVLT backbones in unknown places.
+            wanted, or several known backbones in unknown places.
     """
     weights, averaging = choose_weights(checkpoint, averaged)
     shapes = _shapes(weights)
@@ -146,7 +85,8 @@ def read_contents(checkpoint: Any, averaged: bool | None = None) -> Contents:
     for name, value in weights.items():
         own = name.removeprefix(container)
         if root is not None and not is_whole:
-            own, value = _rename_release(own, value)
+            family = FAMILIES[roots[root].family]
+            own, value = _rename_release(family, own, value)
         renamed[own], sources[own] = value, name
     meta = checkpoint.get('meta')
     return Contents(
@@ -232,24 +172,17 @@ def _choose_root(roots: Iterable[str]) -> str | None:
             return root
     if len(roots) > 1:
         places = ' and '.join(repr(root) for root in sorted(roots))
-        raise WrongWeightsError(f'it holds a RAVLT under each of {places}')
+        raise WrongWeightsError(f'it holds a backbone under each of {places}')
     return roots[0] if roots else None
 
 
-_RELEASE_NAMES = (
-    (re.compile(r'^(?=(?:patch_embed|layers|extra_norms)\.)'), BACKBONE),
-    (re.compile(r'^(?=(?:proj|norm)\.)'), 'neck.'),
-    (re.compile(r'^head\.(?=(?:weight|bias)$)'), 'head.fc.'),
-)
-
-
-def _rename_release(name: str, value: Any) -> tuple[str, Any]:
+def _rename_release(family: Family, name: str, value: Any) -> tuple[str, Any]:
     """A name of the released classifier or of a bare backbone, and its value.
 
-    The release's classifier ends in a 1×1 convolution, mmpretrain's in a linear
-    layer with the same weights.
+    RAVLT's classifier ends in a 1×1 convolution, mmpretrain's in a linear layer with
+    the same weights.
     """
-    for pattern, ours in _RELEASE_NAMES:
+    for pattern, ours in family.release_names:
         name = pattern.sub(ours, name)
     if name == 'head.fc.weight' and value.shape[2:] == (1, 1):
         value = value.flatten(1)
@@ -316,8 +249,16 @@ class Report:
     @property
     def output_norms(self) -> list[str]:
         """Output norms that no classifier has, and so a detector trains anew."""
-        held = any('extra_norms' in name for name in self.contents.weights)
-        return [] if held else [n for n in self.new if 'extra_norms' in n.split('.')]
+        size = self.contents.size
+        if size is None:
+            return []
+        pattern = FAMILIES[size.family].output_norms
+
+        def is_norm(name: str) -> bool:
+            return pattern.match(name.removeprefix(BACKBONE)) is not None
+
+        held = any(map(is_norm, self.contents.weights))
+        return [] if held else list(filter(is_norm, self.new))
 
     @property
     def lacking(self) -> str:
@@ -396,7 +337,7 @@ def fit(
 
     Args:
         contents: What the file holds.
-        expected: Names and shapes of the model's weights: of a RAVLT, or of a
+        expected: Names and shapes of the model's weights: of a backbone, or of a
             model that has one under ``backbone.``.
         file: What to call the file in sentences.
 
@@ -407,8 +348,8 @@ def fit(
         ``qkvo``, it gets the rows of queries, keys and values.
 
     Raises:
-        WrongWeightsError: The weights belong to a RAVLT of another size, or to
-            another model.
+        WrongWeightsError: The weights belong to a backbone of another size or
+            family, or to another model.
     """
     roots = find_backbones(expected)
     is_bare = '' in roots
@@ -421,7 +362,7 @@ def fit(
     elif not contents.size.fits(size):
         raise WrongWeightsError(
             f'the weights of {file} are of {contents.size}, but this model is {size}: '
-            f'give it weights of its own size, or build it with the arch of these'
+            f'give it weights of {size}, or build a model of {contents.size}'
         )
 
     report = Report(contents, file, is_part=is_bare or contents.kind == 'backbone')

@@ -11,8 +11,9 @@ import torch
 from ..ops.rope2d import rope2d_angles
 from ..version import __version__
 from .errors import CheckpointError, WrongWeightsError
+from .families import BACKBONE, FAMILIES
 from .loading import load_file
-from .weights import BACKBONE, Contents, choose_weights, read_contents
+from .weights import Contents, choose_weights, read_contents
 
 #: What a file can be for.
 USES = ('backbone', 'classifier', 'detector', 'segmentor')
@@ -21,10 +22,10 @@ USES = ('backbone', 'classifier', 'detector', 'segmentor')
 def convert_file(
     source: str, target: str, use: str | None = None, averaged: bool | None = None
 ) -> str:
-    """Write the weights of a RAVLT checkpoint of any layout for exactly one use.
+    """Write the weights of a checkpoint of any layout for exactly one use.
 
     The new file holds ``state_dict`` and ``meta``: for 'backbone' the names of a
-    bare RAVLT, else those of a whole mmpretrain, mmdet or mmseg model. In
+    bare RAVLT or L2ViT, else those of a whole mmpretrain, mmdet or mmseg model. In
     ``meta`` stand the names of classes, if they are known. The RoPE frequencies,
     which every model derives, are left out once they have been checked.
 
@@ -47,7 +48,7 @@ def convert_file(
     except WrongWeightsError as error:
         raise WrongWeightsError(f'{source} cannot be used: {error}') from None
     if contents.size is None:
-        raise WrongWeightsError(f'{source} holds no RAVLT weights')
+        raise WrongWeightsError(f'{source} holds no {" or ".join(FAMILIES)} weights')
     use = _check_use(source, contents, use)
 
     weights, left_out = {}, {}

@@ -6,7 +6,7 @@ the maintained fork unpickles everything once its list does not suffice. After
 
 ``mmengine.runner.load_checkpoint``, ``Runner.resume`` and ``init_cfg`` of type
 ``Pretrained`` all ask MMEngine's ``CheckpointLoader``, so they need no change.
-What then becomes of the weights of a RAVLT is in :mod:`.weight_fitting`.
+What then becomes of the weights of a backbone is in :mod:`.weight_fitting`.
 """
 
 import http.client
@@ -67,7 +67,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
             weights of a file saved on a GPU can always go.
 
     Returns:
-        The checkpoint, with ``state_dict`` if it holds a RAVLT.
+        The checkpoint, with ``state_dict`` if it holds a RAVLT or L2ViT.
 
     Raises:
         MissingCheckpointError: There is no such file.

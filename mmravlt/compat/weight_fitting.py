@@ -1,11 +1,11 @@
-"""Let MMEngine give a model with a RAVLT what it needs of any released file.
+"""Let MMEngine give a model with our backbones what it needs of any released file.
 
 ``init_cfg`` of type ``Pretrained``, ``load_from``, ``resume``, the test of a
 checkpoint, the inferencers and the EMA hook all end in MMEngine's
 ``load_state_dict``. After :func:`install`, that function fits the weights of a
 file to the model (:func:`mmravlt.checkpoint.fit`), says in one report what
 became of them, and refuses weights of another model before anything is loaded.
-Models without a RAVLT are loaded as before.
+Models without a RAVLT or L2ViT are loaded as before.
 """
 
 import itertools
@@ -96,14 +96,14 @@ def note_source(checkpoint: Any, file: str) -> Any:
 
     Returns:
         The checkpoint as :func:`~mmravlt.checkpoint.unwrap` leaves it; a plain
-        state dict of a RAVLT under ``state_dict``, as MMEngine's EMA hook
+        state dict of a RAVLT or L2ViT under ``state_dict``, as MMEngine's EMA hook
         expects it.
     """
     _last_read.clear()
     unwrapped = unwrap(checkpoint)
     try:
         contents = read_contents(checkpoint)
-    except WrongWeightsError:  # said when it is loaded into a RAVLT
+    except WrongWeightsError:  # said when it is loaded into a model
         return unwrapped
     sets = [contents]
     if contents.averaging:
@@ -176,8 +176,9 @@ def load_state_dict(
 ) -> None:
     """Load weights into a model, as MMEngine's function of this name does.
 
-    A RAVLT, and a model that has one under ``backbone.``, gets of the weights
-    what it needs, under its own names; one report in the log says what that was.
+    A backbone of ours, and a model that has one under ``backbone.``, gets of the
+    weights what it needs, under its own names; one report in the log says what that
+    was.
 
     Args:
         module: The model.
@@ -224,14 +225,14 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _has_our_backbone(model: nn.Module) -> bool:
-    """Whether a model is a RAVLT or has exactly one, as its backbone.
+    """Whether a model is one of our backbones or has exactly one, as its backbone.
 
     Where training methods hold a student and a teacher, MMEngine's models know
     best what to do with the names.
     """
-    from mmravlt.models import RAVLT
+    from mmravlt.models import Backbone
 
-    places = [n for n, part in model.named_modules() if isinstance(part, RAVLT)]
+    places = [n for n, part in model.named_modules() if isinstance(part, Backbone)]
     return places in ([''], [BACKBONE.rstrip('.')])
 
 

@@ -17,10 +17,11 @@ from torch import nn
 from mmravlt import config_path
 from mmravlt.checkpoint import CheckpointError, MissingPrefixError, WrongWeightsError
 from mmravlt.compat import weight_fitting
-from mmravlt.models import RAVLT
+from mmravlt.models import RAVLT, L2ViT
 from tests.release_weights import (
     FILES,
     fill,
+    model_name,
     name_in_model,
     released_file,
     released_shapes,
@@ -109,6 +110,9 @@ def assert_unchanged(model, before):
         'mmdet/cascade_mask_rcnn_ravlt_s_3x.py',
         'mmseg/semantic_fpn_ravlt_t_1x.py',
         'mmseg/upernet_ravlt_s_2x.py',
+        'mmpretrain/l2vit_t_in1k.py',
+        'mmdet/retinanet_l2vit_t_1x.py',
+        'mmseg/upernet_l2vit_t_2x.py',
     ],
 )
 def test_every_value_of_a_released_file_arrives(config, reports, save):
@@ -118,20 +122,20 @@ def test_every_value_of_a_released_file_arrives(config, reports, save):
     model = build(config)
     load_checkpoint(model, save(checkpoint))
 
-    assert_arrived(weights, model, lambda name: name_in_model(name, family))
+    assert_arrived(weights, model, lambda name: name_in_model(name, family, variant))
     assert not any(v.isnan().any() for v in model.state_dict().values())
     ((level, text),) = reports
     count = sum(not n.endswith('num_batches_tracked') for n in model.state_dict())
     assert level == logging.INFO
     assert text.endswith(f'loaded {count} of the {count} weights of this model')
-    assert f'weights.pth (RAVLT-{variant.upper()} ' in text
+    assert f'weights.pth ({model_name(variant)} ' in text
 
 
 @pytest.mark.parametrize('config', FILES)
 def test_the_names_of_every_released_file_are_those_of_its_config(config, reports):
     checkpoint = released_file(*FILES[config], device='meta')
     model = build(config, device='meta')
-    for stage in model.backbone.layers:  # frequencies without values
+    for stage in getattr(model.backbone, 'layers', ()):  # frequencies without values
         stage.RoPE._load_from_state_dict = lambda *args: None
     weights = next(checkpoint[k] for k in ('state_dict', 'model') if k in checkpoint)
     load_state_dict(model, weights, strict=True)  # else it is refused
@@ -269,6 +273,37 @@ def test_pretrained_takes_any_released_file(family, prefix, reports, save):
     assert rest == expected
 
 
+@pytest.mark.parametrize('family', ['classifier', 'mask_rcnn'])
+def test_pretrained_l2vit_takes_any_file_of_its_size(family, reports, save):
+    path = save(released_file(family, 'l2vit_t'))
+    model = L2ViT('t', init_cfg={'type': 'Pretrained', 'checkpoint': path})
+    before = values(model)
+    model.init_weights()
+    recorded = fill(released_shapes(family, 'l2vit_t'))
+    for name, value in model.state_dict().items():
+        if family != 'classifier':
+            expected = recorded[f'backbone.{name}']
+        elif name.startswith('norm3.'):
+            expected = recorded[name.replace('norm3', 'norm')]
+        else:
+            expected = recorded.get(name, before[name])
+        assert torch.equal(value, expected), name
+    ((level, text),) = reports
+    assert level == logging.INFO
+    first, *rest = text.splitlines()
+    assert first.startswith(f'{path} (L2ViT-T {"c" if family == "classifier" else "d"}')
+    if family == 'classifier':
+        assert rest == [
+            '  new, as expected: norm0 (2), norm1 (2), norm2 (2), the output norms '
+            'that a classifier does not have',
+            '  not used of the file: head (2)',
+        ]
+    else:
+        assert rest == [
+            '  not used of the file: neck (16), rpn_head (6), roi_head (20)'
+        ]
+
+
 def test_a_backbone_with_fewer_stages_takes_a_whole_file(reports, save):
     checkpoint = released_file('classifier', 't')
     path = save(checkpoint)
@@ -353,13 +388,21 @@ def test_weights_of_another_model_are_refused_and_change_nothing(
     assert not reports
 
 
-@pytest.mark.parametrize('config', ['mmdet/mask_rcnn_ravlt_s_1x.py'])
-def test_a_detector_refuses_the_file_of_another_size(config, save):
-    path = save(released_file('mask_rcnn', 't'))
+@pytest.mark.parametrize(
+    ('config', 'variant'),
+    [
+        ('mmdet/mask_rcnn_ravlt_s_1x.py', 't'),
+        ('mmdet/mask_rcnn_ravlt_s_1x.py', 'l2vit_s'),
+        ('mmdet/mask_rcnn_l2vit_t_1x.py', 't'),
+    ],
+)
+def test_a_detector_refuses_the_file_of_another_size_or_family(config, variant, save):
+    path = save(released_file('mask_rcnn', variant))
     model = build(config)
     before = values(model)
+    theirs, ours = model_name(variant), model_name(FILES[config][1])
     with pytest.raises(
-        WrongWeightsError, match='of RAVLT-T, but this model is RAVLT-S: '
+        WrongWeightsError, match=f'of {theirs}, but this model is {ours}: '
     ):
         load_checkpoint(model, path)
     assert_unchanged(model, before)

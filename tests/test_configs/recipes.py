@@ -3,6 +3,7 @@
 import functools
 import json
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -13,6 +14,40 @@ from mmravlt import config_path
 from mmravlt.compat.device import adapt_to_device
 
 DROP_PATH = dict(t=0.10, s=0.15, b=0.40, l=0.55)
+# Of L2ViT, by experiment and variant.
+L2VIT_DROP_PATH = {
+    'retinanet_l2vit_{}_1x': dict(t=0.1, s=0.1, b=0.2),
+    'mask_rcnn_l2vit_{}_1x': dict(t=0.1, s=0.1, b=0.2),
+    'mask_rcnn_l2vit_{}_3x': dict(t=0.2, s=0.2, b=0.3),
+    'upernet_l2vit_{}_2x': dict(t=0.3, s=0.3, b=0.3),
+}
+L2VIT_FILES = dict(t='Tiny', s='Small', b='Base')
+
+
+def is_l2vit(leaf):
+    return '_l2vit_' in leaf
+
+
+def assert_backbone(leaf, cfg, model):
+    """The backbone is the one that the name of the leaf says."""
+    arch = leaf.split('_')[-2]
+    backbone, url = cfg.model.backbone, cfg.model.backbone.init_cfg.checkpoint
+    assert backbone.arch == arch
+    if is_l2vit(leaf):
+        assert (backbone.type, backbone.norm_cfg.type) == ('L2ViT', 'BN')
+        assert url == (
+            'https://github.com/ChuanyangZheng/L2ViT/releases/download/v1.0/'
+            f'L2ViT-{L2VIT_FILES[arch]}-checkpoint-best-ema.pth'
+        )
+        last = model.backbone.stages[3][-1]
+        experiment = leaf.split('/')[1].replace(f'_{arch}_', '_{}_')
+        rate = L2VIT_DROP_PATH[experiment][arch]
+    else:
+        assert (backbone.type, backbone.norm_cfg.type) == ('RAVLT', 'SyncBN')
+        assert url.endswith(f'/RAVLT_{arch.upper()}.pth')
+        last = model.backbone.layers[3].blocks[-1]
+        rate = DROP_PATH[arch]
+    assert last.drop_path.drop_prob == pytest.approx(rate)
 
 
 def read(leaf):
@@ -71,15 +106,16 @@ def learning_rates(cfg, per_epoch=1):
 @functools.cache
 def _learning_rates(lr, schedulers, total, per_epoch):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    schedulers = [
-        PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings))
-        for settings in json.loads(schedulers)  # text, as the cache needs a key
-    ]
+    built = []
+    for settings in json.loads(schedulers):  # text, as the cache needs a key
+        if settings.get('convert_to_iter_based'):
+            settings['epoch_length'] = per_epoch
+        built.append(PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **settings)))
     rates = []
     optimizer.step()
     for iteration in range(total):
         rates.append(optimizer.param_groups[0]['lr'])
-        for scheduler in schedulers:
+        for scheduler in built:
             if not scheduler.by_epoch or (iteration + 1) % per_epoch == 0:
                 scheduler.step()
     return rates

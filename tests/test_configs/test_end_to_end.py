@@ -77,6 +77,11 @@ RUNS = {
     'mmseg/semantic_fpn_ravlt_t_1x': (SEGMENTATION, 'mIoU'),
     'mmseg/upernet_ravlt_s_2x': (SEGMENTATION, 'mIoU'),
     'mmpretrain/ravlt_t_in1k': (CLASSIFICATION, 'accuracy/top1'),
+    'mmdet/mask_rcnn_l2vit_t_1x': (
+        [*DETECTION, *PROPOSALS, *MANY_SIZES],
+        'coco/segm_mAP',
+    ),
+    'mmpretrain/l2vit_t_in1k': (CLASSIFICATION, 'accuracy/top1'),
 }
 
 

@@ -9,20 +9,27 @@ from mmravlt import config_path
 from mmravlt.compat.device import adapt_to_device
 
 from .recipes import (
-    DROP_PATH,
+    assert_backbone,
     build,
     build_optimizer,
+    is_l2vit,
     learning_rates,
     norm_parameters,
     read,
     train_step,
 )
 
-RETINANET = [f'mmdet/retinanet_ravlt_{arch}_1x' for arch in 'tsbl']
-MASK_1X = [f'mmdet/mask_rcnn_ravlt_{arch}_1x' for arch in 'tsbl']
-MASK_3X = [f'mmdet/mask_rcnn_ravlt_{arch}_3x' for arch in 'sbl']
+RAVLT_RETINANET = [f'mmdet/retinanet_ravlt_{arch}_1x' for arch in 'tsbl']
+RAVLT_MASK_1X = [f'mmdet/mask_rcnn_ravlt_{arch}_1x' for arch in 'tsbl']
+RETINANET = RAVLT_RETINANET + [f'mmdet/retinanet_l2vit_{arch}_1x' for arch in 'tsb']
+MASK_1X = RAVLT_MASK_1X + [f'mmdet/mask_rcnn_l2vit_{arch}_1x' for arch in 'tsb']
+MASK_3X = [
+    *(f'mmdet/mask_rcnn_ravlt_{arch}_3x' for arch in 'sbl'),
+    *(f'mmdet/mask_rcnn_l2vit_{arch}_3x' for arch in 'tsb'),
+]
 CASCADE = [f'mmdet/cascade_mask_rcnn_ravlt_{arch}_3x' for arch in 'sbl']
 LEAVES = RETINANET + MASK_1X + MASK_3X + CASCADE
+FIXED_SIZE = RAVLT_RETINANET + RAVLT_MASK_1X
 
 
 def test_every_leaf_is_covered():
@@ -33,16 +40,10 @@ def test_every_leaf_is_covered():
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_model_has_the_backbone_that_the_name_says(leaf):
     cfg = read(leaf)
-    arch = leaf.split('_')[-2]
-    backbone = cfg.model.backbone
-    assert (backbone.type, backbone.arch) == ('RAVLT', arch)
-    assert backbone.norm_cfg.type == 'SyncBN'
-    assert backbone.init_cfg.checkpoint.endswith(f'/RAVLT_{arch.upper()}.pth')
     model = build(cfg)
+    assert_backbone(leaf, cfg, model)
     detector = dict(r='RetinaNet', m='MaskRCNN', c='CascadeRCNN')[leaf[len('mmdet/')]]
     assert type(model).__name__ == detector
-    drop_path = model.backbone.layers[3].blocks[-1].drop_path.drop_prob
-    assert drop_path == pytest.approx(DROP_PATH[arch])
     preprocessor = model.data_preprocessor
     assert preprocessor._channel_conversion
     assert preprocessor.mean.shape == (3, 1, 1)
@@ -53,11 +54,13 @@ def test_model_has_the_backbone_that_the_name_says(leaf):
 @pytest.mark.parametrize('leaf', RETINANET)
 def test_retinanet_starts_from_the_second_stage(leaf):
     cfg = read(leaf)
-    neck = build(cfg).neck
-    assert neck.start_level == 1
-    assert neck.add_extra_convs == 'on_input'
-    # The first output norm has no gradient, which DDP must be told.
-    assert cfg.find_unused_parameters
+    model = build(cfg)
+    channels = list(model.backbone.settings['embed_dims'])[1:]
+    assert model.neck.in_channels[model.neck.start_level :] == channels
+    assert model.neck.add_extra_convs == 'on_input'
+    # RAVLT's first output norm has no gradient, which DDP must be told.
+    assert cfg.find_unused_parameters != is_l2vit(leaf)
+    assert model.backbone.out_indices[-3:] == (1, 2, 3)
 
 
 @pytest.mark.parametrize('leaf', CASCADE)
@@ -82,10 +85,11 @@ def test_cascade_has_convolutional_box_heads_with_their_losses(leaf):
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
-def test_precision_is_fp16_without_gradient_clipping(leaf):
+def test_ravlt_trains_in_fp16_and_l2vit_in_float32_without_gradient_clipping(leaf):
     wrapper = read(leaf).optim_wrapper
-    assert wrapper.type == 'AmpOptimWrapper'
-    assert wrapper.loss_scale == (512 if leaf in RETINANET else 'dynamic')
+    assert wrapper.type == ('OptimWrapper' if is_l2vit(leaf) else 'AmpOptimWrapper')
+    scale = 512 if leaf in RETINANET else 'dynamic'
+    assert wrapper.get('loss_scale') == (None if is_l2vit(leaf) else scale)
     assert 'clip_grad' not in wrapper
 
 
@@ -94,8 +98,8 @@ def test_optimizer_decays_what_the_release_decays(leaf):
     cfg = read(leaf)
     optimizer, settings = build_optimizer(cfg)
     assert type(optimizer) is torch.optim.AdamW
-    if leaf in RETINANET:
-        free, decay = set(), 1e-4
+    if leaf in RETINANET or is_l2vit(leaf):
+        free, decay = set(), 0.05 if is_l2vit(leaf) else 1e-4
     else:
         free, decay = {name for name in settings if 'norm' in name}, 0.05
         assert free
@@ -149,7 +153,7 @@ def test_each_epoch_ends_with_coco_scores(leaf):
     assert test_steps['Resize'].keep_ratio
 
 
-@pytest.mark.parametrize('leaf', RETINANET + MASK_1X)
+@pytest.mark.parametrize('leaf', FIXED_SIZE)
 def test_1x_trains_at_1333_by_800_with_flips(leaf):
     steps = {s.type: s for s in read(leaf).train_dataloader.dataset.pipeline}
     assert list(steps) == [
@@ -163,8 +167,8 @@ def test_1x_trains_at_1333_by_800_with_flips(leaf):
     assert steps['RandomFlip'].prob == 0.5
 
 
-@pytest.mark.parametrize('leaf', MASK_3X + CASCADE)
-def test_3x_images_come_in_many_sizes_within_800_by_1333(leaf):
+@pytest.mark.parametrize('leaf', [leaf for leaf in LEAVES if leaf not in FIXED_SIZE])
+def test_3x_images_and_all_of_l2vit_come_in_many_sizes_within_800_by_1333(leaf):
     from mmcv.transforms import Compose
     from mmdet.registry import TRANSFORMS
     from mmengine.registry import init_default_scope
@@ -173,7 +177,8 @@ def test_3x_images_come_in_many_sizes_within_800_by_1333(leaf):
     cfg = read(leaf)
     load, annotations, flip, choice, pack = cfg.train_dataloader.dataset.pipeline
     assert load.type == 'LoadImageFromFile' and pack.type == 'PackDetInputs'
-    assert annotations.with_bbox and annotations.with_mask
+    assert annotations.with_bbox
+    assert annotations.get('with_mask', False) == (leaf not in RETINANET)
     assert flip == dict(type='RandomFlip', prob=0.5)
     assert choice.type == 'RandomChoice'
     plain, crop = choice.transforms
@@ -220,7 +225,7 @@ def test_a_training_step_reaches_every_parameter_and_a_prediction_follows(leaf):
     )
     model, logged = train_step(cfg, data)
     assert all(torch.isfinite(value).all() for value in logged.values())
-    unused = 'backbone.extra_norms.0.' if leaf in RETINANET else None
+    unused = 'backbone.extra_norms.0.' if leaf in RAVLT_RETINANET else None
     for name, parameter in model.named_parameters():
         if unused and name.startswith(unused):
             assert parameter.grad is None, name
@@ -248,6 +253,9 @@ def test_without_a_gpu_the_same_config_runs_in_float32_with_bn(leaf, monkeypatch
     assert 'SyncBN' not in repr(cfg.model)
     assert cfg.optim_wrapper.type == 'OptimWrapper'
     assert 'loss_scale' not in cfg.optim_wrapper
+    if is_l2vit(leaf):  # it is so on a GPU too
+        assert not said
+        return
     assert len(said) == 1
     assert 'SyncBN is replaced by BN, fp16 is replaced by float32' in said[0]
 

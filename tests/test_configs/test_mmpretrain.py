@@ -1,4 +1,4 @@
-"""The ImageNet configs are the release's recipe; checked on what they build."""
+"""The ImageNet configs are the releases' recipes; checked on what they build."""
 
 import math
 from collections import Counter
@@ -35,8 +35,8 @@ from .recipes import learning_rates
 IMAGENET = 1_281_167  # training images
 
 
-def read(arch='t', leaf='in1k'):
-    cfg = Config.fromfile(config_path(f'mmpretrain/ravlt_{arch}_{leaf}.py'))
+def read(arch='t', leaf='in1k', model='ravlt'):
+    cfg = Config.fromfile(config_path(f'mmpretrain/{model}_{arch}_{leaf}.py'))
     init_default_scope('mmpretrain')
     return cfg
 
@@ -53,6 +53,7 @@ def built_steps(pipeline):
 def test_there_is_a_config_to_train_and_one_for_imagenet_v2_of_each_size():
     folder = Path(config_path('mmpretrain/ravlt_t_in1k.py')).parent
     expected = [f'ravlt_{a}_in1k{v2}' for a in 'tsbl' for v2 in ('', '_v2')]
+    expected += [f'l2vit_{a}_in1k' for a in 'tsb']
     assert sorted(p.stem for p in folder.glob('*.py')) == sorted(expected)
 
 
@@ -74,11 +75,35 @@ def test_model_starts_from_random_weights_with_plain_bn(arch, rate):
     assert not any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
 
 
-@pytest.mark.parametrize('arch', 'tsbl')
-def test_optimizer_decays_what_timm_decays(arch):
-    cfg = read(arch)
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+# The release names B's; T's and S's are chosen.
+@pytest.mark.parametrize('arch,rate', [('t', 0.1), ('s', 0.2), ('b', 0.3)])
+def test_l2vit_starts_from_random_weights_with_plain_bn(arch, rate):
+    cfg = read(arch, model='l2vit')
+    assert cfg.load_from is None
+    with torch.device('meta'):
+        model = build(cfg)
+    assert type(model.backbone).__name__ == 'L2ViT' and model.backbone.arch == arch
+    assert model.init_cfg is model.backbone.init_cfg is None
+    last = model.backbone.stages[3][-1]
+    assert last.drop_path.drop_prob == pytest.approx(rate)
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+    assert type(model.neck).__name__ == 'GlobalAveragePooling'
+
+
+SIZES = [*(('ravlt', arch) for arch in 'tsbl'), *(('l2vit', arch) for arch in 'tsb')]
+
+
+@pytest.mark.parametrize('model,arch', SIZES)
+def test_optimizer_decays_what_timm_decays(model, arch):
+    cfg = read(arch, model=model)
+    if model == 'ravlt':
+        assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+        assert cfg.optim_wrapper.loss_scale == 'dynamic'
+        lr = 5e-4 * 8 * 128 / 512
+    else:
+        assert cfg.optim_wrapper.type == 'OptimWrapper'
+        assert 8 * 128 * cfg.optim_wrapper.accumulative_counts == 4096
+        lr = 4e-3
     adapt_to_device(cfg)
     with torch.device('meta'):
         model = build(cfg)
@@ -87,7 +112,7 @@ def test_optimizer_decays_what_timm_decays(arch):
     assert type(wrapper.optimizer) is torch.optim.AdamW
     decay = {}
     for group in wrapper.optimizer.param_groups:
-        assert group['lr'] == pytest.approx(5e-4 * 8 * 128 / 512)
+        assert group['lr'] == pytest.approx(lr)
         assert (group['betas'], group['eps']) == ((0.9, 0.999), 1e-8)
         decay.update({id(p): group['weight_decay'] for p in group['params']})
     parameters = dict(model.named_parameters())
@@ -95,8 +120,9 @@ def test_optimizer_decays_what_timm_decays(arch):
     for name, parameter in parameters.items():
         exempt = parameter.ndim == 1 or name.endswith('.bias')
         assert decay[id(parameter)] == (0 if exempt else 0.05), name
-    gammas = [p for name, p in parameters.items() if '.gamma_' in name]
-    assert gammas and all(decay[id(p)] == 0.05 for p in gammas)
+    scales = ('.gamma_', '.temperature')
+    scales = [p for name, p in parameters.items() if any(s in name for s in scales)]
+    assert scales and all(decay[id(p)] == 0.05 for p in scales)
 
 
 def timm_learning_rate(epoch):
@@ -115,6 +141,34 @@ def test_learning_rate_follows_the_curve_of_timm_once_per_epoch():
     assert curve[0] == pytest.approx(1e-6)
     np.testing.assert_allclose(curve[:5], timm[:5], rtol=5e-4)
     np.testing.assert_allclose(curve[5:], timm[5:], rtol=1e-5)
+
+
+def test_rate_of_l2vit_warms_up_for_20_epochs_and_falls_as_a_cosine():
+    cfg = read(model='l2vit')
+    assert cfg.train_cfg.max_epochs == 300
+    per_epoch = 4
+    curve = learning_rates(cfg, per_epoch)
+    warm, rest = 20 * per_epoch, 280 * per_epoch
+    assert len(curve) == warm + rest
+    assert curve[0] == pytest.approx(4e-9)
+    for i in range(warm):
+        assert curve[i] == pytest.approx(4e-3 * i / (warm - 1), abs=1e-8)
+    for i in range(rest):
+        falling = 1e-6 + (4e-3 - 1e-6) / 2 * (1 + math.cos(math.pi * i / rest))
+        assert curve[warm + i] == pytest.approx(falling, rel=1e-3)
+
+
+def test_l2vit_sees_each_image_once_per_epoch_and_averages_each_step():
+    cfg = read(model='l2vit')
+    assert cfg.train_dataloader.sampler == dict(type='DefaultSampler', shuffle=True)
+    assert cfg.train_dataloader.batch_size == 128 and cfg.train_dataloader.drop_last
+    assert cfg.auto_scale_lr.base_batch_size == 8 * 128
+    (hook,) = map(HOOKS.build, cfg.custom_hooks)
+    runner = SimpleNamespace(model=nn.Linear(1, 1))
+    hook.before_run(runner)
+    assert hook.ema_model.momentum == pytest.approx(1 - 0.9999)
+    assert hook.ema_model.interval == cfg.optim_wrapper.accumulative_counts
+    assert hook.ema_model.update_buffers
 
 
 def test_an_epoch_shows_three_views_of_a_third_of_the_images_to_different_gpus(
@@ -304,12 +358,13 @@ def test_evaluation_resizes_to_256_and_takes_the_centre_as_torchvision(
     assert not cfg.test_dataloader.sampler.shuffle
 
 
-@pytest.mark.parametrize('arch', 'tsbl')
-def test_one_training_step_reaches_every_parameter_and_one_prediction(arch):
+@pytest.mark.parametrize('model,arch', SIZES)
+def test_one_training_step_reaches_every_parameter_and_one_prediction(model, arch):
     from mmpretrain.structures import DataSample
 
-    cfg = read(arch)
+    cfg = read(arch, model=model)
     adapt_to_device(cfg)
+    cfg.optim_wrapper.accumulative_counts = 1
     model = build(cfg)
     model.init_weights()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)

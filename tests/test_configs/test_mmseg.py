@@ -11,16 +11,20 @@ from torch import nn
 from mmravlt import config_path
 
 from .recipes import (
-    DROP_PATH,
+    assert_backbone,
     build,
     build_optimizer,
+    is_l2vit,
     learning_rates,
     read,
     train_step,
 )
 
 SEMANTIC_FPN = [f'mmseg/semantic_fpn_ravlt_{arch}_1x' for arch in 'tsbl']
-UPERNET = [f'mmseg/upernet_ravlt_{arch}_2x' for arch in 'sbl']
+UPERNET = [
+    *(f'mmseg/upernet_ravlt_{arch}_2x' for arch in 'sbl'),
+    *(f'mmseg/upernet_l2vit_{arch}_2x' for arch in 'tsb'),
+]
 LEAVES = SEMANTIC_FPN + UPERNET
 
 
@@ -32,26 +36,24 @@ def test_every_leaf_is_covered():
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_model_has_the_backbone_that_the_name_says(leaf):
     cfg = read(leaf)
-    arch = leaf.split('_')[-2]
-    backbone = cfg.model.backbone
-    assert (backbone.type, backbone.arch) == ('RAVLT', arch)
-    assert backbone.norm_cfg.type == 'SyncBN'
-    assert backbone.init_cfg.checkpoint.endswith(f'/RAVLT_{arch.upper()}.pth')
     model = build(cfg)
+    assert_backbone(leaf, cfg, model)
     assert type(model).__name__ == 'EncoderDecoder'
     assert model.test_cfg.mode == 'whole'
-    drop_path = model.backbone.layers[3].blocks[-1].drop_path.drop_prob
-    assert drop_path == pytest.approx(DROP_PATH[arch])
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
-def test_all_batch_norms_are_synchronised(leaf):
+def test_all_batch_norms_but_those_of_l2vit_are_synchronised(leaf):
     model = build(read(leaf))
-    norms = [
-        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
-    ]
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    }
     assert len(norms) > 8
-    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    for name, norm in norms.items():
+        is_alone = is_l2vit(leaf) and name.startswith('backbone.')
+        assert isinstance(norm, nn.SyncBatchNorm) != is_alone, name
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
@@ -106,9 +108,9 @@ def test_upernet_has_an_auxiliary_head_on_the_third_stage(leaf):
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
-def test_upernet_trains_in_fp16_and_semantic_fpn_in_float32(leaf):
+def test_upernet_with_ravlt_trains_in_fp16_and_the_rest_in_float32(leaf):
     wrapper = read(leaf).optim_wrapper
-    if leaf in UPERNET:
+    if leaf in UPERNET and not is_l2vit(leaf):
         assert (wrapper.type, wrapper.loss_scale) == ('AmpOptimWrapper', 512)
     else:
         assert wrapper.type == 'OptimWrapper'
@@ -121,7 +123,7 @@ def test_optimizer_decays_what_the_release_decays(leaf):
     assert type(optimizer) is torch.optim.AdamW
     lr, decay = (6e-5, 0.01) if leaf in UPERNET else (1e-4, 1e-4)
     for name, group in settings.items():
-        free = leaf in UPERNET and 'norm' in name
+        free = leaf in UPERNET and not is_l2vit(leaf) and 'norm' in name
         assert group['lr'] == pytest.approx(lr), name
         assert group['betas'] == (0.9, 0.999)
         assert group['weight_decay'] == (0 if free else decay), name

@@ -95,12 +95,16 @@ def call_recomputing(block: nn.Module, *inputs: Any) -> Any:
 
 @contextmanager
 def _keep_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Normalise a batch as in training without counting it."""
-    before = [norm.track_running_stats for norm in norms]
+    """Let batch normalisations update copies of their running statistics."""
+    kept = [
+        (norm, name, value)
+        for norm in norms
+        for name, value in norm.named_buffers(recurse=False)
+    ]
     try:
-        for norm in norms:
-            norm.track_running_stats = False
+        for norm, name, value in kept:
+            setattr(norm, name, value.clone())
         yield
     finally:
-        for norm, value in zip(norms, before, strict=True):
-            norm.track_running_stats = value
+        for norm, name, value in kept:
+            setattr(norm, name, value)

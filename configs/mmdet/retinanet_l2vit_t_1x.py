@@ -1,0 +1,3 @@
+_base_ = ['_base_/retinanet_l2vit_1x.py', '../_base_/l2vit_t.py']
+
+model = dict(backbone=_base_.l2vit, neck=dict(in_channels=_base_.l2vit_channels[1:]))

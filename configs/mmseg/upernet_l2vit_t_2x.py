@@ -1,0 +1,7 @@
+_base_ = ['_base_/upernet_l2vit_2x.py', '../_base_/l2vit_t.py']
+
+model = dict(
+    backbone=_base_.l2vit,
+    decode_head=dict(in_channels=_base_.l2vit_channels),
+    auxiliary_head=dict(in_channels=_base_.l2vit_channels[2]),
+)
