@@ -1,4 +1,4 @@
-r"""Rank of what linear attention keeps of its tokens: Figures 2, 4, 5 and 8 of the paper.
+r"""Rank of what attention computes of its tokens: Figures 2, 4, 5, 8 of the paper.
 
 Of every attention and every head, two matrices are looked at:
 
@@ -7,9 +7,9 @@ Of every attention and every head, two matrices are looked at:
 - ``output_features``, N×d for N tokens: what ``proj`` is given, so with everything that
   the attention adds to or multiplies with the mixed values.
 
-Their singular values :math:`\sigma_1 \ge \sigma_2 \ge \dots` tell in how many directions
-the rows differ. The paper says neither how it counts a rank nor which layer and head it
-draws, so its figures can be repeated in kind only.
+Their singular values :math:`\sigma_1 \ge \sigma_2 \ge \dots` tell in how many
+directions the rows differ. The paper says neither how it counts a rank nor which layer
+and head it draws, so its figures can be repeated in kind only.
 """
 
 import copy
@@ -35,6 +35,7 @@ from .custom_data.common import (
     IMAGE_SUFFIXES,
     DataError,
     dicts,
+    image_size,
     innermost_dataset,
     list_files,
     need_folder,
@@ -125,10 +126,12 @@ class Sample:
 
 @contextmanager
 def record(model: nn.Module) -> Iterator[list[Sample]]:
-    """Record the matrices of every :class:`Attention` in a model while it runs.
+    """Record the matrices of every attention in a model while it runs.
 
-    Forward hooks do it, which are gone afterwards. While they are there, convolutions
-    run step by step instead of fused, which changes results by rounding only.
+    These are every :class:`Attention`, and mmpretrain's ``MultiheadAttention``, of DeiT
+    for one, which has no KV buffer. Forward hooks do it, which are gone afterwards.
+    While they are there, convolutions run step by step instead of fused, which changes
+    results by rounding only.
 
     Args:
         model (nn.Module): any model, or an attention.
@@ -139,11 +142,11 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
     Raises:
         ValueError: if there is no attention in the model.
     """
-    found = {n: m for n, m in model.named_modules() if isinstance(m, Attention)}
+    found = {n: m for n, m in model.named_modules() if _is_known(m)}
     if not found:
         raise ValueError(
-            f'The {type(model).__name__} has no attention of the kinds of RAVLT, so '
-            'there is nothing to analyse; give a model with a RAVLT, or with the '
+            f'The {type(model).__name__} has no attention that is known here; give a '
+            'model with a RAVLT, with a VisionTransformer of mmpretrain, or with the '
             'attention of its backbone replaced by with_attention.'
         )
     samples = []
@@ -157,10 +160,16 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
             handle.remove()
 
 
+def _is_known(module: nn.Module) -> bool:
+    # by name, as mmpretrain need not be there; others of this name have no qkv
+    is_multihead = type(module).__name__ == 'MultiheadAttention'
+    return isinstance(module, Attention) or (is_multihead and hasattr(module, 'qkv'))
+
+
 class _Watch:
     """The hooks of one attention, which know of each other's tensors."""
 
-    def __init__(self, name: str, attention: Attention, samples: list[Sample]) -> None:
+    def __init__(self, name: str, attention: nn.Module, samples: list[Sample]) -> None:
         self.name = name
         self.attention = attention
         self.samples = samples
@@ -168,11 +177,13 @@ class _Watch:
     def register(self) -> list:
         """Add the hooks, and return what removes them."""
         attention = self.attention
-        return [
-            attention.register_forward_pre_hook(self.keep_table, with_kwargs=True),
-            attention.first_conv.register_forward_hook(self.keep_buffer),
-            attention.proj.register_forward_pre_hook(self.keep_features),
-        ]
+        handles = [attention.proj.register_forward_pre_hook(self.keep_features)]
+        if isinstance(attention, Attention):
+            handles += [
+                attention.register_forward_pre_hook(self.keep_table, with_kwargs=True),
+                attention.first_conv.register_forward_hook(self.keep_buffer),
+            ]
+        return handles
 
     def keep_table(self, module: Attention, args: tuple, kwargs: dict) -> None:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
@@ -186,7 +197,10 @@ class _Watch:
             self.samples.append(Sample(self.name, 'kv_buffer', buffer.detach()))
 
     def keep_features(self, module: nn.Module, args: tuple) -> None:
-        features = split_heads(args[0], self.attention.num_heads).detach()
+        features = args[0].detach()
+        if features.ndim == 3:  # tokens (B, N, C)
+            features = features.mT.unsqueeze(-1)
+        features = split_heads(features, self.attention.num_heads)
         self.samples.append(Sample(self.name, 'output_features', features))
 
 
@@ -381,6 +395,7 @@ def build_model(cfg: Config, checkpoint: str | None, seed: int = 0) -> nn.Module
     """
     scope = cfg.default_scope
     import_module(f'{scope}.models')
+    cfg.optim_wrapper = None  # nothing is trained, so nothing is said about fp16
     adapt_to_device(cfg)
     settings = copy.deepcopy(cfg.model)
     if 'data_preprocessor' not in settings and cfg.get('data_preprocessor'):
@@ -412,7 +427,7 @@ def choose_images(folder: Path, count: int) -> list[Path]:
         list[Path]: the images.
 
     Raises:
-        DataError: if there is no such folder or no image in it.
+        DataError: if there is no such folder, no image in it, or one cannot be read.
     """
     need_folder(folder)
     if (folder / 'images').is_dir():
@@ -426,7 +441,10 @@ def choose_images(folder: Path, count: int) -> list[Path]:
             'give a folder with some.'
         )
     count = min(count, len(names))
-    return [folder / names[i * len(names) // count] for i in range(count)]
+    chosen = [folder / names[i * len(names) // count] for i in range(count)]
+    for path in chosen:
+        image_size(path)
+    return chosen
 
 
 def read_images(cfg: Config, model: nn.Module, paths: Sequence[Path]) -> Iterator:

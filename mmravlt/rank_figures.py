@@ -23,7 +23,7 @@ from .rank import (
 
 DPI = 110
 # Images of matrices are at most this many times as high as they are wide.
-_TALLEST = 3
+_TALLEST = 2
 
 
 def draw(
@@ -38,8 +38,8 @@ def draw(
         analyses (Sequence[Analysis]): of one or more models.
         folder (Path): where they go; it must exist.
         threshold (float): as for :func:`mmravlt.rank.measure`.
-        layer (int | None): whose matrices are drawn. None takes each model's last
-            layer that has a KV buffer; its last layer, if none has.
+        layer (int | None): whose matrices are drawn. None takes the middle one of
+            each model's layers that have a KV buffer; of all layers, if none has.
 
     Returns:
         list[Path]: ``ranks.png``, ``spectra.png`` and ``matrices.png``.
@@ -95,12 +95,12 @@ def draw_ranks(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> Fi
         counted = f', σ > {threshold:g} σ₁' if name == 'rank' else ''
         row[0].set_ylabel(MEASURES[name] + counted)
         for axis in row:
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.05 * max(axis.dataLim.ymax, 1))
             axis.grid(alpha=0.3)
             axis.xaxis.get_major_locator().set_params(integer=True)
     lines = axes[0, 1].get_legend_handles_labels()
     figure.legend(*lines, loc='outside lower center', ncols=2)
-    figure.suptitle(f'Mean over heads and images; {_conditions(analyses)}')
+    figure.suptitle(f'Rank: {_conditions(analyses)}')
     return figure
 
 
@@ -126,7 +126,8 @@ def draw_spectra(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> 
             if not axis.lines:
                 _say(axis, f'no {title}')
             axis.axhline(threshold, color='grey', linestyle=':')
-            axis.set(yscale='log', ylim=(1e-6, 1.5))
+            axis.set_yscale('log', nonpositive='mask')
+            axis.set_ylim(1e-6, 1.5)
             axis.set_title(f'{label(analysis, analyses)}: {title}', fontsize=9)
             axis.grid(alpha=0.3)
         row[0].set_ylabel('σᵢ / σ₁')
@@ -142,8 +143,7 @@ def draw_spectra(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> 
     for axis in axes[-1]:
         axis.set_xlabel('i')
     figure.suptitle(
-        f'Singular values, mean over heads and images; {_conditions(analyses)}; '
-        f'dotted: threshold'
+        f'Singular values: {_conditions(analyses)}; dotted: threshold {threshold:g}'
     )
     return figure
 
@@ -171,7 +171,7 @@ def draw_matrices(
     ratios = [min(x.shape[1] / x.shape[2], _TALLEST) for x in tall]
     size = 2.2
     figure = Figure(
-        figsize=(max(size * len(analyses), 4), size * (1.6 + max(ratios)) + 0.6),
+        figsize=(max(size * len(analyses), 4.5), size * (1.6 + max(ratios)) + 0.6),
         layout='constrained',
     )
     axes = figure.subplots(
@@ -192,9 +192,7 @@ def draw_matrices(
         axes[0, column].set_title(
             f'{_wrapped(label(analysis, analyses))}\nlayer {number}', fontsize=9
         )
-    figure.suptitle(
-        f'Head 1, first image; {_conditions(analyses)}', fontsize=10, wrap=True
-    )
+    figure.suptitle(f'Head 1, first image{_weights(analyses)}', fontsize=10)
     return figure
 
 
@@ -210,19 +208,20 @@ def _draw_matrix(axis: Axes, matrix: Tensor, threshold: float) -> None:
 
 def label(analysis: Analysis, analyses: Sequence[Analysis]) -> str:
     """A model's name, with its weights where models differ in them."""
-    if len({other.weights for other in analyses}) == 1:
+    if _weights(analyses):
         return analysis.model
     return f'{analysis.model}, {Path(analysis.weights).name}'
 
 
 def _conditions(analyses: Sequence[Analysis]) -> str:
-    """How many images, and the weights where they are the same."""
+    """What the mean is of, and the weights where they are the same."""
     counts = {len(s.values) for a in analyses for s in a.spectra.values()}
-    text = f'{max(counts)} images'
-    if len({analysis.weights for analysis in analyses}) > 1:
-        return text
-    weights = Path(analyses[0].weights).name
-    return f'{text}; weights: {weights}'
+    return f'mean over heads and {max(counts)} images{_weights(analyses)}'
+
+
+def _weights(analyses: Sequence[Analysis]) -> str:
+    weights = {Path(analysis.weights).name for analysis in analyses}
+    return f'; weights: {weights.pop()}' if len(weights) == 1 else ''
 
 
 def _say(axis: Axes, text: str) -> None:
@@ -237,10 +236,10 @@ def _wrapped(name: str) -> str:
 def _chosen_layer(analysis: Analysis, layer: int | None) -> int:
     if layer is None:
         layers = analysis.layers('kv_buffer') or analysis.layers('output_features')
-        return layers[-1]
+        return layers[len(layers) // 2]
     if layer not in analysis.layers('output_features'):
         raise ValueError(
-            f'layer is {layer}, but {analysis.model} has {len(analysis.modules)} layers '
-            'with attention; give the number of one of them.'
+            f'layer is {layer}, but {analysis.model} has {len(analysis.modules)} '
+            'layers with attention; give the number of one of them.'
         )
     return layer

@@ -86,8 +86,8 @@ def parse_args() -> argparse.Namespace:
         '--layer',
         type=positive,
         metavar='NUMBER',
-        help='whose matrices are drawn, counted from 1; by default the last that has a '
-        'KV buffer',
+        help='whose matrices are drawn, counted from 1; by default the middle one of '
+        'those that have a KV buffer',
     )
     parser.add_argument(
         '--out-dir',
@@ -141,9 +141,10 @@ def main() -> None:
                 'and a default_scope'
             )
         name, weights = Path(config).stem, checkpoint or UNTRAINED
-        with exit_on(CheckpointError, FileNotFoundError, ValueError):
+        with exit_on(CheckpointError, FileNotFoundError):
             model = build_model(cfg, checkpoint, args.seed)
-            model.to(args.device or get_device())
+        model.to(args.device or get_device())
+        with exit_on(ValueError):
             inputs = read_images(cfg, model, paths)
             analyses.append(analyze(model, inputs, name, weights))
         print(f'{name} ({weights}): {len(paths)} images')
