@@ -112,7 +112,9 @@ def draw_spectra(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> 
         threshold (float): where a line is drawn.
     """
     figure = Figure(figsize=(11, 0.6 + 2.6 * len(analyses)), layout='constrained')
-    axes = figure.subplots(len(analyses), len(MATRICES), sharey=True, squeeze=False)
+    axes = figure.subplots(
+        len(analyses), len(MATRICES), sharex=True, sharey=True, squeeze=False
+    )
     for row, analysis in zip(axes, analyses, strict=True):
         total = len(analysis.modules)
         for axis, (matrix, title) in zip(row, MATRICES.items(), strict=True):
@@ -171,7 +173,7 @@ def draw_matrices(
     ratios = [min(x.shape[1] / x.shape[2], _TALLEST) for x in tall]
     size = 2.2
     figure = Figure(
-        figsize=(max(size * len(analyses), 4.5), size * (1.6 + max(ratios)) + 0.6),
+        figsize=(max(size * len(analyses), 4.5), size * (1.3 + max(ratios)) + 0.8),
         layout='constrained',
     )
     axes = figure.subplots(
