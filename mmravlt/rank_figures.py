@@ -47,10 +47,11 @@ def draw(
     Raises:
         ValueError: if a model has no such layer.
     """
+    matrices = draw_matrices(analyses, threshold, layer)  # may refuse the layer
     figures = {
         'ranks.png': draw_ranks(analyses, threshold),
         'spectra.png': draw_spectra(analyses, threshold),
-        'matrices.png': draw_matrices(analyses, threshold, layer),
+        'matrices.png': matrices,
     }
     paths = []
     for name, figure in figures.items():
@@ -79,7 +80,7 @@ def draw_ranks(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> Fi
                 axis.plot(
                     layers,
                     [values[name].mean().item() for values in measured],
-                    '.-',
+                    marker='.',
                     color=f'C{number % 10}',
                     linestyle='--' if number >= 10 else '-',
                     label=label(analysis, analyses),
@@ -124,7 +125,7 @@ def draw_spectra(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> 
                 mean = relative.mean(dim=(0, 1))
                 colour = colormaps['viridis']((layer - 1) / max(total - 1, 1) * 0.9)
                 number = range(1, len(mean) + 1)
-                axis.plot(number, mean, color=colour, label=f'{layer}')
+                axis.plot(number, mean.numpy(), color=colour, label=f'{layer}')
             if not axis.lines:
                 _say(axis, f'no {title}')
             axis.axhline(threshold, color='grey', linestyle=':')
@@ -202,7 +203,7 @@ def _draw_matrix(axis: Axes, matrix: Tensor, threshold: float) -> None:
     rows, columns = matrix.shape
     # a few outliers would leave all the rest white
     limit = np.quantile(matrix.abs().numpy(), 0.99) or 1
-    axis.imshow(matrix, 'RdBu_r', aspect='auto', vmin=-limit, vmax=limit)
+    axis.imshow(matrix.numpy(), 'RdBu_r', aspect='auto', vmin=-limit, vmax=limit)
     axis.set_box_aspect(min(rows / columns, _TALLEST))
     rank = measure(singular_values(matrix), threshold)['rank']
     axis.set_xlabel(f'{rows}×{columns}, rank {rank:.0f}', fontsize=9)
