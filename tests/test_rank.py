@@ -1,0 +1,285 @@
+"""Measures of rank are exact, and recording them leaves a model as it was."""
+
+import math
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmravlt.models import RAVLT, GlobalAttention, with_attention
+from mmravlt.ops import rope2d_table
+from mmravlt.rank import MEASURES, analyze, measure, record, singular_values, table
+from mmravlt.registry import ATTENTIONS
+
+ARCH = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))
+ALL_LAYERS = [1, 2, 3, 4, 5]
+
+
+def matrix_of(values, rows, columns, seed=0):
+    """A matrix with these singular values, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(values)
+    left, right = (
+        torch.linalg.qr(torch.randn(n, count, generator=generator).double())[0]
+        for n in (rows, columns)
+    )
+    return left * torch.tensor(values, dtype=torch.float64) @ right.T
+
+
+@pytest.mark.parametrize('rows,columns', [(9, 9), (31, 7), (5, 12)])
+@pytest.mark.parametrize('rank', [1, 3, 5])
+def test_equal_singular_values_give_their_number(rows, columns, rank):
+    values = singular_values(matrix_of([2.5] * rank, rows, columns))
+    assert values.shape == (min(rows, columns),)
+    found = measure(values)
+    for name in ('rank', 'stable_rank', 'effective_rank'):
+        assert found[name].item() == pytest.approx(rank, rel=1e-9), name
+    assert found['entropy'].item() == pytest.approx(math.log(rank), abs=1e-9)
+
+
+@pytest.mark.parametrize('threshold,rank', [(0.01, 7), (0.25, 2), (0.2, 3), (0, 10)])
+def test_measures_of_a_falling_spectrum_follow_their_equations(threshold, rank):
+    spectrum = [3 * 2.0**-i for i in range(10)]
+    found = measure(singular_values(matrix_of(spectrum, 40, 10)), threshold)
+    shares = [s / sum(spectrum) for s in spectrum]
+    entropy = -sum(p * math.log(p) for p in shares)
+    assert found['rank'].item() == rank
+    assert found['stable_rank'].item() == pytest.approx((1 - 4**-10) / (1 - 1 / 4))
+    assert found['entropy'].item() == pytest.approx(entropy)
+    assert found['effective_rank'].item() == pytest.approx(math.exp(entropy))
+
+
+def test_a_factor_or_missing_directions_change_nothing():
+    values = singular_values(torch.randn(2, 3, 20, 6))
+    plain, scaled = measure(values), measure(values * 1e-30)
+    padded = measure(nn.functional.pad(values, (0, 4)))
+    assert list(plain) == list(MEASURES)
+    for name, expected in plain.items():
+        assert expected.shape == (2, 3)
+        torch.testing.assert_close(scaled[name], expected)
+        torch.testing.assert_close(padded[name], expected)
+
+
+def test_a_matrix_of_zeros_has_no_rank():
+    for name, value in measure(singular_values(torch.zeros(4, 3))).items():
+        assert value.item() == 0, name
+
+
+def test_singular_values_keep_what_float32_loses():
+    spectrum = [1.0, 1e-5, 1e-11]
+    values = singular_values(matrix_of(spectrum, 50, 3))
+    assert values.tolist() == pytest.approx(spectrum, rel=1e-4)
+
+
+@pytest.mark.parametrize('threshold', [-0.1, 1, float('nan')])
+def test_a_threshold_out_of_range_is_named(threshold):
+    with pytest.raises(ValueError, match=f'threshold is {threshold}; give a share'):
+        measure(torch.ones(3), threshold)
+
+
+@pytest.mark.parametrize('kind', sorted({*ATTENTIONS.module_dict} - {'hydra'}))
+def test_values_of_known_rank_give_buffers_and_features_of_that_rank(kind):
+    """Values in r directions let both matrices have rank r; r differs by head."""
+    channels, ranks = 24, (1, 5, 8)
+    attention = ATTENTIONS.get(kind)(
+        channels, len(ranks), output_augmentation=False, lepe=False
+    ).double()
+    attention.lepe = None  # where the kind has its own convolution of the values
+    torch.manual_seed(0)
+    nn.init.normal_(attention.qkv.weight)
+    nn.init.zeros_(attention.qkv.bias)
+    with torch.no_grad():
+        values = attention.qkv.weight[2 * channels :, :, 0, 0].view(3, 8, channels)
+        for head, rank in zip(values, ranks, strict=True):
+            directions = torch.randn(8, rank).double()
+            head.copy_(directions @ torch.randn(rank, channels).double())
+    x = torch.randn(2, channels, 7, 9).double() / 4
+    with record(attention) as samples, torch.no_grad():
+        attention(x, rope2d_table(7, 9, 8, x.device), nn.Identity(), None)
+    by_matrix = {sample.matrix: sample.values for sample in samples}
+    assert ('kv_buffer' in by_matrix) == (kind != 'softmax')
+    for matrix, values in by_matrix.items():
+        assert values.shape == (2, 3, 8 if matrix == 'kv_buffer' else 63, 8)
+        found = measure(singular_values(values), 1e-9)['rank']
+        assert found.tolist() == [list(ranks)] * 2, matrix
+
+
+def test_recorded_matrices_are_those_that_the_output_comes_from():
+    torch.manual_seed(0)
+    layer = GlobalAttention(16, 2, 'linear')
+    nn.init.normal_(layer.attention.qkv.weight, std=0.3)
+    x = torch.randn(1, 16, 5, 6)
+    with torch.no_grad():
+        with record(layer) as samples:
+            layer(x)
+        output = layer(x)
+        q, k, v = layer.attention.qkv(x).flatten(2).unflatten(1, (3, 2, 8))[0].mT
+        q, k = (nn.functional.elu(x) + 1 for x in (q, k))
+        buffer = k.mT @ v
+        mixed = q @ buffer / (q @ k.sum(1, keepdim=True).mT)
+        features = {s.matrix: s.values[0] for s in samples}
+        torch.testing.assert_close(features['kv_buffer'], buffer)
+        torch.testing.assert_close(features['output_features'], mixed)
+        joined = features['output_features'].mT.reshape(1, 16, 5, 6)
+        torch.testing.assert_close(layer.attention.proj(joined), output)
+
+
+def hooks_of(model):
+    names = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks')
+    return [getattr(m, n) for m in model.modules() for n in names if getattr(m, n)]
+
+
+def test_a_model_is_the_same_afterwards():
+    torch.manual_seed(0)
+    model = RAVLT(ARCH, norm_eval=True, frozen_stages=1).train()
+    modes = [module.training for module in model.modules()]
+    assert len(set(modes)) == 2
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    attributes = {id(m): set(vars(m)) for m in model.modules()}
+    x = torch.randn(2, 3, 61, 45)
+    before = model.eval()(x)
+    for module, mode in zip(model.modules(), modes, strict=True):
+        module.training = mode
+    analyze(model, [x])
+    assert [module.training for module in model.modules()] == modes
+    assert not hooks_of(model)
+    assert {id(m): set(vars(m)) for m in model.modules()} == attributes
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    for one, other in zip(before, model.eval()(x), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_model_is_the_same_after_an_error():
+    model = RAVLT(ARCH).train()
+    with pytest.raises(RuntimeError):
+        analyze(model, [torch.randn(1, 4, 64, 64)])
+    assert model.training
+    assert not hooks_of(model)
+
+
+def test_recording_changes_outputs_by_rounding_only():
+    torch.manual_seed(0)
+    model = RAVLT(ARCH, attention=('rala',) * 4).eval()
+    x = torch.randn(1, 3, 64, 80)
+    with torch.no_grad():
+        expected = model(x)
+        with record(model):
+            recorded = model(x)
+    for one, other in zip(recorded, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize('with_cp', [False, 'selective', True])
+@pytest.mark.parametrize('kind', sorted(ATTENTIONS.module_dict))
+def test_every_kind_of_attention_is_recorded(kind, with_cp):
+    model = RAVLT(ARCH, attention=(kind,) * 4, with_cp=with_cp)
+    found = analyze(model, [torch.randn(2, 3, 75, 109)])
+    assert found.layers('output_features') == ALL_LAYERS
+    assert found.layers('kv_buffer') == ([] if kind == 'softmax' else ALL_LAYERS)
+    assert found.modules[2] == 'layers.1.blocks.1.attn'
+    for (layer, _), spectra in found.spectra.items():
+        heads = (1, 2, 2, 3, 4)[layer - 1]
+        assert spectra.values.shape == (2, heads, 8)
+        assert (spectra.values[..., :-1] >= spectra.values[..., 1:]).all()
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(kv_augmentation=False),
+        dict(output_augmentation=False),
+        dict(phi='identity'),
+        dict(kappa='softmax'),
+        dict(cpe=False),
+    ],
+    ids=str,
+)
+def test_ablations_are_recorded(options):
+    found = analyze(RAVLT(ARCH, **options), [torch.randn(1, 3, 64, 64)])
+    assert found.layers('kv_buffer') == [1, 2, 3]
+    assert found.layers('output_features') == ALL_LAYERS
+
+
+@pytest.mark.parametrize('kind', [None, 'rala', 'hydra'])
+def test_a_plain_transformer_is_recorded_with_its_attention_and_with_another(kind):
+    import mmpretrain.models  # noqa: F401
+
+    backbone = dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48),
+        img_size=64,
+        patch_size=16,
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        from mmengine.registry import MODELS
+
+        if kind is None:
+            model = MODELS.build(backbone)
+        else:
+            backbone.update(with_cls_token=False, out_type='avg_featmap')
+            model = with_attention(backbone, kind)
+    found = analyze(model, [torch.randn(2, 3, 64, 64)])
+    assert found.layers('output_features') == [1, 2]
+    assert found.layers('kv_buffer') == ([] if kind is None else [1, 2])
+    spectra = found.spectra[2, 'output_features']
+    assert spectra.values.shape == (2, 3, 8)
+    tokens = 17 if kind is None else 16  # with the class token
+    assert spectra.tokens.tolist() == [tokens] * 2
+    assert spectra.example.shape == (3, tokens, 8)
+    values = singular_values(spectra.example)
+    torch.testing.assert_close(spectra.values[0], values)
+
+
+def test_the_table_averages_over_images_of_any_size():
+    torch.manual_seed(0)
+    model = RAVLT(ARCH)
+    images = [torch.randn(1, 3, 64, 64), torch.randn(1, 3, 128, 96)]
+    together = analyze(model, images, 'mine')
+    rows = table([together], threshold=0.1)
+    heads = 1 + 2 * 2 + 3 + 4
+    assert len(rows) == heads + 1 + 2 * 2
+    alone = [table([analyze(model, [x])], threshold=0.1) for x in images]
+    for row, one, other in zip(rows, *alone, strict=True):
+        assert (row['model'], row['weights'], row['images']) == ('mine', 'untrained', 2)
+        assert row['d'] == 8
+        assert row['tokens'] == (one['tokens'] + other['tokens']) / 2
+        for name in MEASURES:
+            first, second = one[f'{name}_mean'], other[f'{name}_mean']
+            assert row[f'{name}_mean'] == pytest.approx((first + second) / 2)
+            assert row[f'{name}_std'] == pytest.approx(abs(first - second) / 2)
+            assert one[f'{name}_std'] == 0
+        assert row['rank_mean'] <= row['full_rank'] <= 8
+    last = rows[-1]  # 2×2 and 4×3 tokens
+    assert (last['layer'], last['head'], last['matrix']) == (5, 4, 'output_features')
+    assert last['full_rank'] == (4 + 8) / 2
+
+
+def test_a_batch_counts_as_its_images():
+    torch.manual_seed(0)
+    model, images = RAVLT(ARCH), torch.randn(3, 3, 64, 64)
+    batch = table([analyze(model, [images])])
+    single = table([analyze(model, images.split(1))])
+    for one, other in zip(batch, single, strict=True):
+        assert one['images'] == other['images'] == 3
+        for name in MEASURES:
+            for key in (f'{name}_mean', f'{name}_std'):
+                assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-4)
+
+
+def test_weights_that_are_not_finite_are_named():
+    model = RAVLT(ARCH)
+    nn.init.constant_(model.layers[1].blocks[0].attn.first_conv.bias, math.nan)
+    with pytest.raises(ValueError, match='KV buffer of layers.1.blocks.0.attn has val'):
+        analyze(model, [torch.randn(1, 3, 64, 64)])
+
+
+def test_a_model_without_a_known_attention_is_named():
+    with pytest.raises(ValueError, match='The Conv2d has no attention that is known'):
+        analyze(nn.Conv2d(3, 3, 1), [torch.randn(1, 3, 8, 8)])
+
+
+def test_no_images_are_an_error():
+    with pytest.raises(ValueError, match='no images to analyse; give at least one'):
+        analyze(RAVLT(ARCH), [])
