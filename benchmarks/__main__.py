@@ -5,6 +5,7 @@ python -m benchmarks backbone --models ravlt_t release_t swin_t --sizes 800x1280
 python -m benchmarks backbone --models ravlt_t ravlt_t_llll
 python -m benchmarks model configs/mmdet/mask_rcnn_ravlt_t_1x.py --mode train
 python -m benchmarks parts --model ravlt_t --sizes 800x1280
+python -m benchmarks tradeoff --batch 8
 python -m benchmarks plot benchmarks/results/backbone_infer_cpu_float32_sweep_*.csv
 python -m benchmarks zoo --data DIR
 python -m benchmarks gpu
@@ -25,7 +26,7 @@ from mmengine.logging import MMLogger
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.command_line import exit_on
 
-from . import gpu, models, op, parts, zoo
+from . import gpu, models, op, parts, tradeoff, zoo
 from .errors import BenchmarkError
 from .measure import DTYPES, Condition, Figures, Step, compare, copy_bandwidth
 from .plot import plot
@@ -79,20 +80,23 @@ def make_parser() -> argparse.ArgumentParser:
         command: argparse.ArgumentParser, sizes: str, images: bool = True
     ) -> None:
         command.add_argument('--mode', choices=['infer', 'train'], default='infer')
-        command.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-        command.add_argument('--dtype', choices=list(DTYPES), default='float32')
         command.add_argument('--sizes', nargs='+', type=size, metavar='HxW', help=sizes)
-        command.add_argument('--batch', type=positive, default=1)
-        command.add_argument(
-            '--runs', type=positive, default=LEAST_RUNS, help='of each contestant'
-        )
-        command.add_argument('--threads', type=positive, help='of PyTorch on the CPU')
+        add_place(command)
         if images:
             command.add_argument(
                 '--frozen-norms',
                 action='store_true',
                 help='train with fixed batch statistics',
             )
+
+    def add_place(command: argparse.ArgumentParser) -> None:
+        command.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+        command.add_argument('--dtype', choices=list(DTYPES), default='float32')
+        command.add_argument('--batch', type=positive, default=1)
+        command.add_argument(
+            '--runs', type=positive, default=LEAST_RUNS, help='of each contestant'
+        )
+        command.add_argument('--threads', type=positive, help='of PyTorch on the CPU')
         add_out(command)
 
     def add_extras(command: argparse.ArgumentParser) -> None:
@@ -142,6 +146,24 @@ def make_parser() -> argparse.ArgumentParser:
     command = add('parts', run_parts, 'where the time of a backbone goes')
     command.add_argument('--model', default='ravlt_t', help='a ravlt or a release')
     add_condition(command, 'in pixels, one size; 800x1280 by default')
+
+    command = add(
+        'tradeoff', run_tradeoff, 'images per second against published accuracy'
+    )
+    command.add_argument(
+        '--models',
+        nargs='+',
+        default=tradeoff.DEFAULT,
+        help='classifiers of mmravlt or mmpretrain by their names in the model index, '
+        f'and {", ".join(tradeoff.PVT_V2)}; {" ".join(tradeoff.DEFAULT)}',
+    )
+    command.add_argument(
+        '--optimize',
+        action='store_true',
+        help='measure every RAVLT a second time, optimised for inference',
+    )
+    command.set_defaults(mode='infer')
+    add_place(command)
 
     command = add('plot', run_plot, 'draw PNG files from CSV files')
     command.add_argument('files', nargs='+', metavar='CSV')
@@ -361,6 +383,27 @@ def run_parts(args: argparse.Namespace) -> None:
     write_csv(path, parts.parts_rows(measured))
     print(f'\nForward pass of {args.model}:\n\n{parts.parts_table(measured)}\n')
     print(f'The whole step by operators:\n\n{operators}\n\nwritten to {path}')
+
+
+def run_tradeoff(args: argparse.Namespace) -> None:
+    condition = condition_of(args)
+    names = list(dict.fromkeys(args.models))
+    if args.optimize:
+        names += [
+            name + tradeoff.OPTIMIZED
+            for name in names
+            if name.startswith('ravlt') and not name.endswith(tradeoff.OPTIMIZED)
+        ]
+    classifiers = [tradeoff.Classifier(name) for name in names]
+    makers = {c.name: partial(tradeoff.step, c, condition) for c in classifiers}
+    figures, sentences = compare(makers, condition, 'tradeoff')
+    for sentence in sentences:
+        print(sentence)
+    rows = tradeoff.tradeoff_rows(classifiers, figures, condition)
+    path = file_of(args.out, *_words(args, [tradeoff.SIZE]))
+    write_csv(path, rows)
+    print(f'\n{tradeoff.table(rows)}\n\nwritten to {path}')
+    print(f'written to {plot(path)}')
 
 
 def run_plot(args: argparse.Namespace) -> None:

@@ -1,8 +1,11 @@
-"""Plots of time and memory against the number of tokens."""
+"""Plots of time and memory against tokens, and of accuracy against speed."""
 
+import re
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from .results import curve, exponent, models_of, read_csv
 
@@ -13,7 +16,7 @@ def plot(path: Path) -> Path:
     """Draw a comparison.
 
     Args:
-        path (Path): CSV file written by op, backbone or model.
+        path (Path): CSV file written by op, backbone, model or tradeoff.
 
     Returns:
         Path: a PNG file beside it.
@@ -28,6 +31,44 @@ def plot(path: Path) -> Path:
         f'{first["mode"]}, {first["dtype"]}, batch {first["batch"]}, '
         f'{first["device"]}, {first["threads"]} threads, torch {first["torch"]}'
     )
+    draw = _draw_tradeoff if 'top1' in first else _draw_growth
+    draw(figure, rows)
+    image = path.with_suffix('.png')
+    figure.savefig(image, dpi=120)
+    return image
+
+
+def _draw_tradeoff(figure: Figure, rows: list[dict[str, str]]) -> None:
+    """Published accuracy against images per second, a line for each family."""
+    axis = figure.subplots()
+    for marker, family in zip(
+        cycle('o^sDvPX*'), dict.fromkeys(r['family'] for r in rows)
+    ):
+        points = sorted(
+            (float(row['images_per_s']), float(row['top1']), row['model'])
+            for row in rows
+            if row['family'] == family and row['images_per_s'] != ''
+        )
+        axis.plot(
+            *zip(*(p[:2] for p in points), strict=True), marker=marker, label=family
+        )
+        for x, y, model in points:
+            name = re.sub(r'_(\d+xb\d+_)?in1k', '', model)
+            axis.annotate(
+                *(name, (x, y)), (4, -9), textcoords='offset points', size='small'
+            )
+    axis.set(xscale='log', xlabel='images/s at 224×224, measured')
+    axis.set_ylabel('ImageNet-1K top-1 accuracy (%), published')
+    axis.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
+    axis.xaxis.set_minor_formatter(StrMethodFormatter('{x:g}'))
+    axis.tick_params(axis='x', which='minor', labelsize='small')
+    axis.legend()
+    axis.grid(which='both', alpha=0.3)
+
+
+def _draw_growth(figure: Figure, rows: list[dict[str, str]]) -> None:
+    """Time and memory against tokens, a line for each contestant."""
+    first = rows[0]
     # An op's size is in tokens already.
     is_op = int(first['tokens']) == int(first['height']) * int(first['width'])
     axes = figure.subplots(1, len(PANELS))
@@ -43,6 +84,3 @@ def plot(path: Path) -> Path:
         if axis.lines:
             axis.legend()
         axis.grid(which='both', alpha=0.3)
-    image = path.with_suffix('.png')
-    figure.savefig(image, dpi=120)
-    return image

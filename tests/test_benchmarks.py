@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from benchmarks import gpu, models, op, zoo
+from benchmarks import gpu, models, op, tradeoff, zoo
 from benchmarks.__main__ import main
 from benchmarks.errors import BenchmarkError
 from benchmarks.measure import (
@@ -426,3 +426,41 @@ def test_zoo_refuses_splits_of_other_classes(tmp_path):
     (tmp_path / 'val/dark').rename(tmp_path / 'val/darker')
     with pytest.raises(BenchmarkError, match='they must be the same'):
         zoo.load(tmp_path, zoo.Setting())
+
+
+def test_tradeoff_sets_measured_speed_beside_published_accuracy(tmp_path):
+    names = ['ravlt_t_in1k', 'resnet18_8xb32_in1k']
+    path = tmp_path / 'tradeoff.csv'
+    run('tradeoff', '--runs', 1, '--optimize', '--out', path, '--models', *names)
+    rows = {row['model']: row for row in read(path)}
+    assert {name: (row['family'], row['top1']) for name, row in rows.items()} == {
+        'ravlt_t_in1k': ('RAVLT', '82.8'),
+        'resnet18_8xb32_in1k': ('ResNet', '69.9'),
+        'ravlt_t_in1k_optimized': ('RAVLT, optimised', '82.8'),
+    }
+    for row in rows.values():
+        per_second = 1e3 / float(row['median_ms'])
+        assert float(row['images_per_s']) == pytest.approx(per_second, rel=1e-2)
+        assert row['device'] and row['batch'] == '1'
+    assert path.with_suffix('.png').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ('name', 'sentence'),
+    [
+        ('ravlt_x_in1k', 'there is no classifier ravlt_x_in1k; give one of'),
+        ('resnet18_8xb32_in1k_optimized', 'only a RAVLT can be optimised'),
+        ('mask_rcnn_ravlt_t_1x', 'no top-1 accuracy on ImageNet-1K is published'),
+    ],
+)
+def test_tradeoff_refuses_what_has_no_place_in_it(name, sentence):
+    with pytest.raises(BenchmarkError, match=sentence):
+        tradeoff.Classifier(name)
+
+
+def test_pvt_v2_is_as_large_as_its_authors_say():
+    millions = {'pvt_v2_b1': 14.0, 'pvt_v2_b2': 25.4, 'pvt_v2_b5': 82.0}
+    for name, expected in millions.items():
+        model = tradeoff.Classifier(name).build()
+        count = sum(p.numel() for p in model.parameters())
+        assert count / 1e6 == pytest.approx(expected, abs=0.06)
