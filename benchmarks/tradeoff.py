@@ -38,7 +38,7 @@ PVT_V2 = {
     'pvt_v2_b5': ((3, 6, 40, 3), 83.8),
 }
 OPTIMIZED = '_optimized'
-_INDEX = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 
 class Classifier:
@@ -66,12 +66,7 @@ class Classifier:
             self.family, self.source = 'PVT v2', 'github.com/whai362/PVT'
             self.top1 = PVT_V2[name][1]
             return
-        entry = _model_index(name).get(name.removesuffix(OPTIMIZED))
-        if entry is None:
-            raise BenchmarkError(
-                f'there is no classifier {name}; give one of {", ".join(PVT_V2)}, of '
-                'mmravlt, such as ravlt_t_in1k, or of mmpretrain.list_models().'
-            )
+        entry = _index_entry(name)
         self.config = entry.config
         self.family = entry.in_collection.removesuffix(' classifiers')
         if self.is_optimized:
@@ -118,16 +113,22 @@ def _need(name: str, library: str) -> None:
         raise BenchmarkError(f'{name} needs {library}, which is not installed.')
 
 
-def _model_index(name: str) -> dict:
-    """Entries of the model index by name, those of mmpretrain and mmravlt."""
+def _index_entry(name: str):
+    """What the model index of mmpretrain, or ours beside it, says of a classifier."""
     _need(name, 'mmpretrain')
     from mmpretrain import list_models
     from mmpretrain.apis import ModelHub
 
     list_models()  # reads mmpretrain's index
     if not ModelHub.has('ravlt_t_in1k'):
-        ModelHub.register_model_index(_INDEX / 'model-index.yml', _INDEX)
-    return ModelHub._models_dict
+        ModelHub.register_model_index(ROOT / 'model-index.yml', ROOT)
+    try:
+        return ModelHub.get(name.removesuffix(OPTIMIZED))
+    except ValueError as error:
+        raise BenchmarkError(
+            f'there is no classifier {name}; give one of {", ".join(PVT_V2)}, of '
+            'mmravlt, such as ravlt_t_in1k, or of mmpretrain.list_models().'
+        ) from error
 
 
 def step(classifier: Classifier, condition: Condition) -> Step:
