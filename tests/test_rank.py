@@ -125,6 +125,35 @@ def test_recorded_matrices_are_those_that_the_output_comes_from():
         torch.testing.assert_close(layer.attention.proj(joined), output)
 
 
+class OwnAttention(nn.Module):
+    """Of nobody's base class, and without positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 2
+        self.first_conv = nn.Conv2d(16, 48, 1)
+        self.proj = nn.Conv2d(16, 16, 1)
+
+    def kv_buffer(self, q, k, v, table):
+        assert table is None
+        return k.mT @ v
+
+    def forward(self, x):
+        q, k, v = self.first_conv(x).flatten(2).unflatten(1, (3, 2, 8)).mT.unbind(1)
+        y = q @ self.kv_buffer(q, k, v, None)
+        return self.proj(y.mT.reshape(x.shape))
+
+
+def test_attention_of_ones_own_is_recorded_by_its_parts():
+    model, x = OwnAttention(), torch.randn(3, 16, 4, 5)
+    with record(model) as samples, torch.no_grad():
+        model(x)
+    q, k, v = model.first_conv(x).flatten(2).unflatten(1, (3, 2, 8)).mT.unbind(1)
+    torch.testing.assert_close(samples[0].values, k.mT @ v)
+    torch.testing.assert_close(samples[1].values, q @ k.mT @ v)
+    assert not hooks_of(model)
+
+
 def hooks_of(model):
     names = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks')
     return [getattr(m, n) for m in model.modules() for n in names if getattr(m, n)]
