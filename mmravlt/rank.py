@@ -2,8 +2,8 @@ r"""Rank of what attention computes of its tokens: Figures 2, 4, 5, 8 of the pap
 
 Of every attention and every head, two matrices are looked at:
 
-- ``kv_buffer``, d×d: what the features of the queries are multiplied with, see
-  :meth:`Attention.kv_buffer`; softmax attention has none,
+- ``kv_buffer``, d×d: what the features of the queries are multiplied with (the
+  ``kv_buffer`` of :mod:`mmravlt.models.layers.attention`); softmax attention has none,
 - ``output_features``, N×d for N tokens: what ``proj`` is given, so with everything that
   the attention adds to or multiplies with the mixed values.
 
@@ -41,7 +41,7 @@ from .custom_data.common import (
     need_folder,
     type_name,
 )
-from .models.layers.attention import Attention, split_heads
+from .models.layers import split_heads
 
 #: The matrices, by their names in tables, with those in figures.
 MATRICES = {'kv_buffer': 'KV buffer', 'output_features': 'output features'}
@@ -128,10 +128,12 @@ class Sample:
 def record(model: nn.Module) -> Iterator[list[Sample]]:
     """Record the matrices of every attention in a model while it runs.
 
-    These are every :class:`Attention`, and mmpretrain's ``MultiheadAttention``, of DeiT
-    for one, which has no KV buffer. Forward hooks do it, which are gone afterwards.
-    While they are there, convolutions run step by step instead of fused, which changes
-    results by rounding only.
+    These are every module with ``first_conv``, ``kv_buffer``, ``proj`` and
+    ``num_heads``, as :mod:`mmravlt.models.layers.attention` defines them, and
+    mmpretrain's ``MultiheadAttention``, of DeiT for one, which has no KV buffer.
+
+    Forward hooks record, and are gone afterwards. While they are there, convolutions
+    run step by step instead of fused, which changes results by rounding only.
 
     Args:
         model (nn.Module): any model, or an attention.
@@ -160,10 +162,14 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
             handle.remove()
 
 
+def _has_buffer(module: nn.Module) -> bool:
+    return hasattr(module, 'kv_buffer') and hasattr(module, 'first_conv')
+
+
 def _is_known(module: nn.Module) -> bool:
     # by name, as mmpretrain need not be there; others of this name have no qkv
     is_multihead = type(module).__name__ == 'MultiheadAttention'
-    return isinstance(module, Attention) or (is_multihead and hasattr(module, 'qkv'))
+    return _has_buffer(module) or (is_multihead and hasattr(module, 'qkv'))
 
 
 class _Watch:
@@ -178,16 +184,16 @@ class _Watch:
         """Add the hooks, and return what removes them."""
         attention = self.attention
         handles = [attention.proj.register_forward_pre_hook(self.keep_features)]
-        if isinstance(attention, Attention):
+        if _has_buffer(attention):
             handles += [
                 attention.register_forward_pre_hook(self.keep_table, with_kwargs=True),
                 attention.first_conv.register_forward_hook(self.keep_buffer),
             ]
         return handles
 
-    def keep_table(self, module: Attention, args: tuple, kwargs: dict) -> None:
+    def keep_table(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        self.table = bound.arguments['table']
+        self.table = bound.arguments.get('table')  # not all kinds have one
 
     def keep_buffer(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         parts = output.split(args[0].shape[1], dim=1)[:3]

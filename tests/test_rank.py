@@ -125,6 +125,52 @@ def test_recorded_matrices_are_those_that_the_output_comes_from():
         torch.testing.assert_close(layer.attention.proj(joined), output)
 
 
+def test_the_gate_is_part_of_the_features_and_not_of_the_buffer():
+    torch.manual_seed(0)
+    layer, x = GlobalAttention(16, 2, 'rala', rope=True), torch.randn(1, 16, 5, 6)
+    nn.init.normal_(layer.attention.qkvo.weight, std=0.3)
+    table = rope2d_table(5, 6, 8, x.device)
+    with torch.no_grad():
+        with record(layer) as samples:
+            layer(x)
+        parts = layer.attention.qkvo(x).flatten(2).unflatten(1, (4, 2, 8))[0].mT
+        *q_k_v, gate = parts.unsqueeze(1)
+        features = layer.attention.mix(*q_k_v, table) * gate
+        buffer = layer.attention.kv_buffer(*q_k_v, table)
+    recorded = {s.matrix: s.values for s in samples}
+    torch.testing.assert_close(recorded['kv_buffer'], buffer)
+    torch.testing.assert_close(recorded['output_features'], features)
+
+
+class OwnAttention(nn.Module):
+    """Of nobody's base class, and without positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 2
+        self.first_conv = nn.Conv2d(16, 48, 1)
+        self.proj = nn.Conv2d(16, 16, 1)
+
+    def kv_buffer(self, q, k, v, table):
+        assert table is None
+        return k.mT @ v
+
+    def forward(self, x):
+        q, k, v = self.first_conv(x).flatten(2).unflatten(1, (3, 2, 8)).mT.unbind(1)
+        y = q @ self.kv_buffer(q, k, v, None)
+        return self.proj(y.mT.reshape(x.shape))
+
+
+def test_attention_of_ones_own_is_recorded_by_its_parts():
+    model, x = OwnAttention(), torch.randn(3, 16, 4, 5)
+    with record(model) as samples, torch.no_grad():
+        model(x)
+    q, k, v = model.first_conv(x).flatten(2).unflatten(1, (3, 2, 8)).mT.unbind(1)
+    torch.testing.assert_close(samples[0].values, k.mT @ v)
+    torch.testing.assert_close(samples[1].values, q @ k.mT @ v)
+    assert not hooks_of(model)
+
+
 def hooks_of(model):
     names = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks')
     return [getattr(m, n) for m in model.modules() for n in names if getattr(m, n)]
@@ -237,6 +283,11 @@ def test_the_table_averages_over_images_of_any_size():
     model = RAVLT(ARCH)
     images = [torch.randn(1, 3, 64, 64), torch.randn(1, 3, 128, 96)]
     together = analyze(model, images, 'mine')
+    spectra = together.spectra[5, 'output_features']
+    assert spectra.tokens.tolist() == [4, 12]
+    shown = singular_values(spectra.example)  # the first image
+    torch.testing.assert_close(spectra.values[0, :, :4], shown)
+    assert not spectra.values[0, :, 4:].any()
     rows = table([together], threshold=0.1)
     heads = 1 + 2 * 2 + 3 + 4
     assert len(rows) == heads + 1 + 2 * 2

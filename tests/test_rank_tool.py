@@ -1,9 +1,14 @@
 """tools/analyze_rank.py on a user's images, with models of all three libraries."""
 
 import csv
+import os
+import re
 import runpy
+import shlex
+import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +21,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmravlt.custom_data.common import DataError
 from mmravlt.rank import analyze, build_model, choose_images, read_images, table
 
+from .release_weights import released_file
 from .test_tools import TOOLS
 from .tiny import CONFIGS, write_project
 
@@ -217,3 +223,28 @@ def test_images_are_spread_evenly(tmp_path):
     assert [path.stem for path in chosen] == ['0', '2', '5', '7']
     with pytest.raises(DataError, match='must hold a folder nowhere'):
         choose_images(tmp_path / 'nowhere', 1)
+
+
+@pytest.mark.slow
+def test_the_command_of_the_docs_runs_as_printed(tmp_path):
+    page = (TOOLS.parent / 'docs/rank_analysis.md').read_text()
+    (command,) = re.findall(r'```bash\n(.*?)\n```', page, re.DOTALL)
+    for name in ('configs', 'tools'):
+        (tmp_path / name).symlink_to(TOOLS.parent / name)
+    torch.save(released_file('classifier', 't'), tmp_path / 'RAVLT_T.pth')
+    (tmp_path / 'photos').mkdir()
+    cv2.imwrite(str(tmp_path / 'photos/a.png'), np.eye(64, dtype=np.uint8) * 255)
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    done = subprocess.run(
+        shlex.split(command),
+        cwd=tmp_path,
+        env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    rows = read_rows(tmp_path / 'rank_analysis')
+    assert {r['weights'] for r in rows} == {'RAVLT_T.pth', 'untrained'}
+    assert {r['layer'] for r in rows} == {str(i) for i in range(1, 13)}
+    for name in FIGURES:
+        assert (tmp_path / 'rank_analysis' / name).is_file()
