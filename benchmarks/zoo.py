@@ -46,7 +46,7 @@ class Setting:
         device (str): 'cpu' or 'cuda'.
     """
 
-    epochs: int = 16
+    epochs: int = 9
     batch: int = 64
     lr: float = 3e-3
     size: int = 32
