@@ -46,14 +46,14 @@ class Setting:
         device (str): 'cpu' or 'cuda'.
     """
 
-    epochs: int = 12
+    epochs: int = 9
     batch: int = 64
-    lr: float = 1e-3
+    lr: float = 3e-3
     size: int = 32
     patch: int = 4
-    dim: int = 96
-    depth: int = 4
-    heads: int = 3
+    dim: int = 64
+    depth: int = 2
+    heads: int = 2
     device: str = 'cpu'
 
 
