@@ -148,8 +148,8 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
     if not found:
         raise ValueError(
             f'The {type(model).__name__} has no attention that is known here; give a '
-            'model with a RAVLT, with a VisionTransformer of mmpretrain, or with the '
-            'attention of its backbone replaced by with_attention.'
+            'model with a RAVLT, an L2ViT, a VisionTransformer of mmpretrain, or with '
+            'the attention of its backbone replaced by with_attention.'
         )
     samples = []
     handles = []

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmravlt.models import RAVLT, GlobalAttention, with_attention
+from mmravlt.models import RAVLT, GlobalAttention, L2ViT, with_attention
 from mmravlt.ops import rope2d_table
 from mmravlt.rank import MEASURES, analyze, measure, record, singular_values, table
 from mmravlt.registry import ATTENTIONS
@@ -246,6 +246,15 @@ def test_ablations_are_recorded(options):
     found = analyze(RAVLT(ARCH, **options), [torch.randn(1, 3, 64, 64)])
     assert found.layers('kv_buffer') == [1, 2, 3]
     assert found.layers('output_features') == ALL_LAYERS
+
+
+def test_of_l2vit_the_global_attention_is_recorded():
+    arch = dict(embed_dims=(8, 16, 24, 32), depths=(2, 3, 2, 1), num_heads=(1, 2, 3, 4))
+    model = L2ViT(arch)
+    found = analyze(model, [torch.randn(1, 3, 75, 109)])
+    assert found.modules == [f'stages.{i}.1.attn' for i in range(3)]
+    assert found.layers('kv_buffer') == found.layers('output_features') == [1, 2, 3]
+    assert found.spectra[2, 'kv_buffer'].values.shape == (1, 2, 8)
 
 
 @pytest.mark.parametrize('kind', [None, 'rala', 'hydra'])

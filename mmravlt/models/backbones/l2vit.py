@@ -30,6 +30,7 @@ from mmravlt.models.layers import (
     to_windows,
 )
 from mmravlt.ops import l2vit_attention
+from mmravlt.ops.linear_attention import kv_buffer, relu_features
 from mmravlt.registry import register_model
 
 from .base import Backbone
@@ -74,6 +75,15 @@ class LinearAttention(_Attention):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return l2vit_attention(q, k, v, self.temperature)
+
+    @property
+    def first_conv(self) -> nn.Module:
+        """The layer from the map (B, C, H, W) to queries, keys and values."""
+        return self.qkv
+
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: None = None) -> Tensor:
+        """What ReLUs of queries are multiplied with, (B, heads, d, d)."""
+        return kv_buffer(relu_features(q, k)[1], v)
 
 
 class WindowAttention(_Attention):
