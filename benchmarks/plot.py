@@ -49,19 +49,25 @@ def _draw_tradeoff(figure: Figure, rows: list[dict[str, str]]) -> None:
             for row in rows
             if row['family'] == family and row['images_per_s'] != ''
         )
-        axis.plot(
-            *zip(*(p[:2] for p in points), strict=True), marker=marker, label=family
-        )
-        for x, y, model in points:
-            name = re.sub(r'_(\d+xb\d+_)?in1k', '', model)
+        if not points:
+            continue
+        xs, ys, models = zip(*points, strict=True)
+        (line,) = axis.plot(xs, ys, marker=marker, label=family)
+        for x, y, model in zip(xs, ys, models, strict=True):
+            # The legend names the family.
+            name = re.split('[_-]', re.sub(r'_(\d+xb\d+_)?in1k.*', '', model))[-1]
             axis.annotate(
-                *(name, (x, y)), (4, -9), textcoords='offset points', size='small'
+                name,
+                (x, y),
+                xytext=(4, 5),
+                textcoords='offset points',
+                color=line.get_color(),
             )
     axis.set(xscale='log', xlabel='images/s at 224×224, measured')
     axis.set_ylabel('ImageNet-1K top-1 accuracy (%), published')
     axis.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
     axis.xaxis.set_minor_formatter(StrMethodFormatter('{x:g}'))
-    axis.tick_params(axis='x', which='minor', labelsize='small')
+    axis.tick_params(axis='x', which='both', labelsize='small')
     axis.legend()
     axis.grid(which='both', alpha=0.3)
 

@@ -24,7 +24,7 @@ DEFAULT = [
     *('convnext-tiny_32xb128_in1k', 'convnext-small_32xb128_in1k'),
     'convnext-base_32xb128_in1k',
     *(f'pvt_v2_b{i}' for i in range(1, 6)),
-    *('deit-small_4xb256_in1k', 'deit-base_16xb64_in1k'),
+    *('deit-tiny_4xb256_in1k', 'deit-small_4xb256_in1k', 'deit-base_16xb64_in1k'),
     *('resnet50_8xb32_in1k', 'resnet101_8xb32_in1k'),
 ]
 # mmpretrain has no PVT v2: it is mmdet's backbone, with the average pooling and the

@@ -118,10 +118,10 @@ class RAVLTForInference(nn.Module):
         """
         budget = self.memory_budget or DEFAULT_MEMORY_BUDGET.get(x.device.type, 24)
         budget = int(budget * 2**20)
-        size = [math.ceil(math.ceil(side / 2) / 2) for side in x.shape[2:]]
-        channels = self.stem[-1].out_channels
-        each = math.prod(size) * channels * _ROWS * x.dtype.itemsize
-        count = min(max(int(budget // each), 1), x.shape[0])  # images at a time
+        # As many images at a time as two rows of each fit.
+        width = math.ceil(math.ceil(x.shape[3] / 2) / 2)
+        rows = 2 * width * self.stem[-1].out_channels * _ROWS * x.dtype.itemsize
+        count = min(max(budget // rows, 1), x.shape[0])
         if count == x.shape[0]:
             return tuple(self._run(x, budget))
         outputs = None
@@ -139,8 +139,9 @@ class RAVLTForInference(nn.Module):
         for i, stage in enumerate(self.stages):
             if autocast_dtype(x.device.type):
                 x = x.float()  # as layer scales make it in RAVLT
-            for block in stage.blocks:
-                x = block(x, budget)
+            for some in _images(x, budget):
+                for block in stage.blocks:
+                    block(x[some], budget)
             below = None
             if hasattr(stage, 'downsample'):
                 below = _downsample(stage.downsample, x, budget)
@@ -237,8 +238,8 @@ class _FoldedBlock(nn.Module):
         self.dwconv = _ResidualConv(block.ffn.dwconv)
         self.fc2 = _fold_scale(block.gamma_2, block.ffn.fc2)
 
-    def forward(self, x: Tensor, budget: int) -> Tensor:
-        """Map (B, C, H, W), which may be overwritten, to (B, C, H, W)."""
+    def forward(self, x: Tensor, budget: int) -> None:
+        """Overwrite a map (B, C, H, W) with the block's result."""
         table = rope2d_table(*x.shape[2:], x.shape[1] // self.num_heads, x.device)
         if len(_parts(x, budget, _ATTENTION)) == 1:
             x.copy_(self.pos(x))
@@ -253,7 +254,6 @@ class _FoldedBlock(nn.Module):
             return rows[:, :, inner] + self.fc2(hidden[:, :, inner])
 
         _overwrite(x, _parts(x, budget), 1, ffn)
-        return x
 
     def _attend(self, x: Tensor, table: Table) -> Tensor:
         k, v, q, gate = self.kvqo(self._norm(x)).chunk(4, dim=1)
@@ -406,6 +406,13 @@ def _parts(x: Tensor, budget: int, temporaries: int = _ROWS) -> list[slice]:
     count = min(math.ceil(height / max(1, budget // max(1, row))), max(1, height // 2))
     bounds = [height * i // count for i in range(count + 1)]
     return [slice(*ends) for ends in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def _images(x: Tensor, budget: int) -> list[slice]:
+    """Groups of images whose whole maps attention can work on within the budget."""
+    each = math.prod(x.shape[1:]) * _ATTENTION * x.dtype.itemsize
+    count = max(1, budget // max(1, each))
+    return [slice(i, i + count) for i in range(0, x.shape[0], count)]
 
 
 def _with_halo(part: slice, halo: int) -> tuple[slice, slice]:
