@@ -196,18 +196,24 @@ class _Watch:
         self.table = bound.arguments.get('table')  # not all kinds have one
 
     def keep_buffer(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        parts = output.split(args[0].shape[1], dim=1)[:3]
+        output = _as_map(output, module)
+        parts = output.split(_as_map(args[0], module).shape[1], dim=1)[:3]
         q, k, v = (split_heads(part, self.attention.num_heads) for part in parts)
         buffer = self.attention.kv_buffer(q, k, v, self.table)
         if buffer is not None:
             self.samples.append(Sample(self.name, 'kv_buffer', buffer.detach()))
 
     def keep_features(self, module: nn.Module, args: tuple) -> None:
-        features = args[0].detach()
-        if features.ndim == 3:  # tokens (B, N, C)
-            features = features.mT.unsqueeze(-1)
+        features = _as_map(args[0].detach(), module)
         features = split_heads(features, self.attention.num_heads)
         self.samples.append(Sample(self.name, 'output_features', features))
+
+
+def _as_map(x: Tensor, layer: nn.Module) -> Tensor:
+    """(B, C, H, W), as which tokens (B, N, C) have a width of 1."""
+    if isinstance(layer, nn.Linear):  # works on the last axis
+        x = x.movedim(-1, 1)
+    return x.unsqueeze(-1) if x.ndim == 3 else x
 
 
 @dataclass

@@ -24,6 +24,7 @@ from mmravlt.checkpoint import (
     MissingPrefixError,
     Report,
     WrongWeightsError,
+    find_backbones,
     fit,
     read_contents,
     unwrap,
@@ -149,6 +150,9 @@ def load_checkpoint_with_prefix(
     prefix = prefix.rstrip('.') + '.'
     cut = len(prefix)
     part = {name[cut:]: v for name, v in weights.items() if name.startswith(prefix)}
+    if not part and contents is not None:  # the prefix as it stands in the file
+        weights = {file: contents.weights[n] for n, file in contents.sources.items()}
+        part = {name[cut:]: v for name, v in weights.items() if name.startswith(prefix)}
     if not part:
         parts = ', '.join(dict.fromkeys(name.split('.')[0] for name in weights))
         raise MissingPrefixError(
@@ -191,17 +195,22 @@ def load_state_dict(
     """
     original = load_state_dict.before_mmravlt
     model = _unwrapped(module)
-    if not _has_our_backbone(model):
+    own = model.state_dict()
+    expected = {n: tuple(getattr(v, 'shape', ())) for n, v in own.items()}
+    if not _has_our_backbone(model, expected):
         original(module, state_dict, strict, logger)
         return
 
-    own = model.state_dict()
     contents, file, number = _recognise(state_dict)
-    expected = {n: tuple(getattr(v, 'shape', ())) for n, v in own.items()}
     weights, report = fit(contents, expected, file)
     differs = report.new or report.changed or report.without_gate or report.unused
     if strict and differs:
         raise WrongWeightsError(f'strict loading asks for an exact match: {report}')
+    if _needs_all and report.without_gate:
+        raise WrongWeightsError(
+            f'{file} ({contents}) is of a model whose attention has a gate, and this '
+            'model has none: test with the config it was trained with'
+        )
     if _needs_all and (report.new or report.changed):
         raise WrongWeightsError(
             f'{file} ({contents}) does not give this model {report.lacking}: test '
@@ -224,7 +233,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def _has_our_backbone(model: nn.Module) -> bool:
+def _has_our_backbone(model: nn.Module, shapes: Mapping) -> bool:
     """Whether a model is one of our backbones or has exactly one, as its backbone.
 
     Where training methods hold a student and a teacher, MMEngine's models know
@@ -233,7 +242,9 @@ def _has_our_backbone(model: nn.Module) -> bool:
     from mmravlt.models import Backbone
 
     places = [n for n, part in model.named_modules() if isinstance(part, Backbone)]
-    return places in ([''], [BACKBONE.rstrip('.')])
+    # One that somebody derived from the base class is not known.
+    known = [root.rstrip('.') for root in find_backbones(shapes)]
+    return places in ([''], [BACKBONE.rstrip('.')]) and places[0] in known
 
 
 def _recognise(state_dict: Mapping) -> tuple[Contents, str, int | None]:

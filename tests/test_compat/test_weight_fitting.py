@@ -17,7 +17,8 @@ from torch import nn
 from mmravlt import config_path
 from mmravlt.checkpoint import CheckpointError, MissingPrefixError, WrongWeightsError
 from mmravlt.compat import weight_fitting
-from mmravlt.models import RAVLT, L2ViT
+from mmravlt.compat.weight_fitting import needs_all_weights
+from mmravlt.models import RAVLT, Backbone, L2ViT
 from tests.release_weights import (
     FILES,
     fill,
@@ -315,6 +316,43 @@ def test_a_backbone_with_fewer_stages_takes_a_whole_file(reports, save):
     ((level, text),) = reports
     assert level == logging.INFO
     assert 'layers.1.downsample (7), layers.2 (' in text and 'layers.3 (' in text
+
+
+@pytest.mark.parametrize('prefix', ['student.backbone.', 'encoder', 'a.b'])
+def test_a_prefix_of_the_files_own_names_finds_the_backbone(prefix, save):
+    source = RAVLT(TINY)
+    root = prefix.rstrip('.') + '.'
+    weights = {root + name: value for name, value in source.state_dict().items()}
+    path = save({'state_dict': weights})
+    init_cfg = {'type': 'Pretrained', 'checkpoint': path, 'prefix': prefix}
+    model = RAVLT(TINY, init_cfg=init_cfg)
+    model.init_weights()
+    assert_arrived(source.state_dict(), model)
+
+
+def test_a_backbone_of_another_family_loads_as_in_mmengine():
+    class Own(Backbone):
+        arch_zoo = RAVLT.arch_zoo
+
+        def __init__(self):
+            super().__init__(
+                **dict(arch='t', out_indices=(0,), in_channels=3, init_cfg=None),
+                **dict(drop_path_rate=0.0, frozen_stages=-1, with_cp=False),
+                **dict(norm_cfg={'type': 'BN'}, norm_eval=False),
+            )
+            self.conv = nn.Conv2d(3, 4, 1)
+
+    source, model = Own(), Own()
+    load_state_dict(model, source.state_dict())
+    assert torch.equal(model.conv.weight, source.conv.weight)
+
+
+def test_testing_refuses_weights_of_a_gate_that_the_model_does_not_have():
+    released = RAVLT(TINY).state_dict()
+    model = RAVLT(TINY, output_augmentation=False)
+    load_state_dict(model, released)
+    with needs_all_weights(), pytest.raises(WrongWeightsError, match='has a gate, and'):
+        load_state_dict(model, released)
 
 
 def test_a_prefix_that_no_name_has_is_named(save):

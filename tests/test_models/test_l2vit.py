@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmpretrain.models import LoRAModel
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -120,18 +121,22 @@ def test_images_are_padded_with_zeros_at_the_right_and_the_bottom(height, width)
         assert torch.equal(model(image)[0], model(padded)[0])
 
 
-@pytest.mark.parametrize('height,width', [(7, 7), (14, 21), (8, 5), (1, 1), (19, 28)])
-def test_tokens_attend_within_their_window_and_to_its_padding(height, width):
-    attention = WindowAttention(12, 3).double()
+@pytest.mark.parametrize(
+    'height,width,size',
+    [(7, 7, 7), (14, 21, 7), (8, 5, 7), (1, 1, 7), (19, 28, 7), (13, 30, 12)],
+)
+def test_tokens_attend_within_their_window_and_to_its_padding(height, width, size):
+    attention = WindowAttention(12, 3, size).double()
     nn.init.normal_(attention.qkv.bias)  # what zeros become
     x = torch.randn(2, 12, height, width, dtype=torch.float64)
-    rows, columns = -(-height // 7), -(-width // 7)
-    whole = F.pad(x, (0, 7 * columns - width, 0, 7 * rows - height))
+    rows, columns = -(-height // size), -(-width // size)
+    whole = F.pad(x, (0, size * columns - width, 0, size * rows - height))
     expected = torch.empty_like(whole)
     for i in range(rows):
         for j in range(columns):
-            place = (..., slice(7 * i, 7 * i + 7), slice(7 * j, 7 * j + 7))
-            tokens = whole[place].flatten(2).mT  # B, 49, C
+            top, left = size * i, size * j
+            place = (..., slice(top, top + size), slice(left, left + size))
+            tokens = whole[place].flatten(2).mT  # B, size², C
             qkv = F.linear(tokens, attention.qkv.weight, attention.qkv.bias)
             heads = [part.chunk(3, dim=2) for part in qkv.chunk(3, dim=2)]
             mixed = [
@@ -139,7 +144,7 @@ def test_tokens_attend_within_their_window_and_to_its_padding(height, width):
                 for q, k, v in zip(*heads, strict=True)
             ]
             y = F.linear(torch.cat(mixed, 2), *attention.proj.parameters())
-            expected[place] = y.mT.unflatten(2, (7, 7))
+            expected[place] = y.mT.unflatten(2, (size, size))
     torch.testing.assert_close(attention(x), expected[..., :height, :width])
 
 
@@ -286,6 +291,38 @@ def test_a_traced_model_gives_the_same_maps():
             assert relative_error(other, output) <= 1e-5
 
 
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_a_compiler_takes_a_training_model_as_one_graph(with_cp):
+    model = filled(L2ViT(TINY, with_cp=with_cp).train())
+    compiled = torch.compile(copy.deepcopy(model), backend='eager', fullgraph=True)
+    image = make_input((2, 3, 60, 40))
+    for output, other in zip(model(image), compiled(image), strict=True):
+        assert relative_error(other, output) <= 1e-5
+
+
+def test_the_size_of_windows_reaches_every_local_block():
+    model = L2ViT(TINY, window_size=12)
+    sizes = [m.window_size for m in model.modules() if isinstance(m, WindowAttention)]
+    assert sizes == [12] * 5
+
+
+def test_linear_layers_can_be_adapted_by_lora():
+    # it runs layers of its own on the input of those it finds
+    model = LoRAModel(
+        dict(type='L2ViT', arch=TINY), alpha=4, rank=2, targets=[dict(type='qkv')]
+    ).eval()
+    image = make_input((1, 3, 64, 48))
+    with torch.no_grad():
+        expected = model.module(image)
+        for name, parameter in model.named_parameters():
+            if 'lora_up' in name:
+                parameter.fill_(0.1)
+        changed = model(image)
+    for output, other in zip(expected, changed, strict=True):
+        assert other.shape == output.shape
+        assert not torch.equal(other, output)
+
+
 @pytest.mark.parametrize('arch,highest', [('t', 0.1), ('s', 0.2), ('b', 0.3)])
 def test_drop_path_grows_linearly_to_the_rate_of_the_variant(arch, highest):
     with torch.device('meta'):
@@ -334,6 +371,8 @@ def test_optimising_for_inference_says_that_it_is_for_ravlt(holder):
         ),
         (dict(out_indices=(2, 1)), 'rising stage numbers'),
         (dict(in_channels=0), 'in_channels is 0'),
+        (dict(window_size=0), 'window_size is 0; give a whole number from 1'),
+        (dict(norm_cfg=dict(type='BN1d')), "norm_cfg is .*'BN1d'"),
         (dict(drop_path_rate=1.0), 'drop_path_rate is 1.0'),
         (dict(frozen_stages=5), 'frozen_stages is 5'),
         (dict(norm_cfg=dict(type='LN')), "norm_cfg is .*'LN'"),

@@ -71,7 +71,7 @@ class Backbone(BaseModule):
             drop_path_rate = self.settings['drop_path_rate']
         _check_out_indices(out_indices)
         _check_norm_cfg(norm_cfg)
-        if not _is_int(in_channels) or in_channels < 1:
+        if not is_int(in_channels) or in_channels < 1:
             raise ValueError(
                 f'in_channels is {in_channels!r}; give a whole number from 1.'
             )
@@ -88,7 +88,7 @@ class Backbone(BaseModule):
         self.arch = arch
         self.out_indices = tuple(out_indices)
         self.num_stages = self.out_indices[-1] + 1
-        if not _is_int(frozen_stages) or not -1 <= frozen_stages <= self.num_stages:
+        if not is_int(frozen_stages) or not -1 <= frozen_stages <= self.num_stages:
             raise ValueError(
                 f'frozen_stages is {frozen_stages!r}; give -1 (none), 0 (the patch '
                 f'embedding) or a number of stages up to {self.num_stages}.'
@@ -150,7 +150,7 @@ class Backbone(BaseModule):
         settings = {**self.arch_defaults, **arch}
         for key in needed:
             values = settings[key]
-            if not is_four(values) or any(not _is_int(v) or v < 1 for v in values):
+            if not is_four(values) or any(not is_int(v) or v < 1 for v in values):
                 raise ValueError(
                     f"arch['{key}'] is {values!r}; give 4 whole numbers, one per stage."
                 )
@@ -172,13 +172,16 @@ def is_four(values) -> bool:
     return is_list and len(values) == 4
 
 
-def _is_int(value) -> bool:
+def is_int(value) -> bool:
+    """Whether an option is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_norm_cfg(norm_cfg: dict) -> None:
     try:
-        is_batch_norm = isinstance(build_norm_layer(norm_cfg, 2)[1], _BatchNorm)
+        is_batch_norm = isinstance(
+            build_norm_layer(norm_cfg, 2)[1], (nn.BatchNorm2d, nn.SyncBatchNorm)
+        )
     except (KeyError, TypeError):
         is_batch_norm = False
     if not is_batch_norm:
@@ -188,7 +191,7 @@ def _check_norm_cfg(norm_cfg: dict) -> None:
 
 
 def _check_out_indices(out_indices: Sequence[int]) -> None:
-    is_list = isinstance(out_indices, Sequence) and all(map(_is_int, out_indices))
+    is_list = isinstance(out_indices, Sequence) and all(map(is_int, out_indices))
     rising = sorted(set(out_indices) & set(range(4))) if is_list else []
     if not rising or list(out_indices) != rising:
         raise ValueError(

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from mmravlt.models.layers import (
     ChannelLayerNorm,
-    ChannelLinear,
     call_recomputing,
     conv_norm,
     from_windows,
@@ -33,11 +32,10 @@ from mmravlt.ops import l2vit_attention
 from mmravlt.ops.linear_attention import kv_buffer, relu_features
 from mmravlt.registry import register_model
 
-from .base import Backbone
+from .base import Backbone, is_int
 
 MLP_RATIO = 4
 PATCH = 4  # pixels of the image in one of the first stage, per side
-WINDOW = 7
 
 
 class _Attention(nn.Module):
@@ -51,8 +49,8 @@ class _Attention(nn.Module):
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = ChannelLinear(channels, 3 * channels)
-        self.proj = ChannelLinear(channels, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Mix tokens; all tensors have shape (B, heads, N, d)."""
@@ -60,9 +58,10 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        parts = self.qkv(x).chunk(3, dim=1)
-        mixed = self.mix(*(split_heads(part, self.num_heads) for part in parts))
-        return self.proj(merge_heads(mixed, x.shape[2:]))
+        qkv = self.qkv(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        parts = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=1))
+        mixed = merge_heads(self.mix(*parts), x.shape[2:])
+        return self.proj(mixed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class LinearAttention(_Attention):
@@ -78,7 +77,7 @@ class LinearAttention(_Attention):
 
     @property
     def first_conv(self) -> nn.Module:
-        """The layer from the map (B, C, H, W) to queries, keys and values."""
+        """The layer from (B, H, W, C) to queries, keys and values."""
         return self.qkv
 
     def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: None = None) -> Tensor:
@@ -87,11 +86,20 @@ class LinearAttention(_Attention):
 
 
 class WindowAttention(_Attention):
-    """Softmax attention within windows of 7×7 tokens.
+    """Softmax attention within square windows.
 
     A map that does not divide into windows is padded with zeros, right and bottom,
     which take part in the attention.
+
+    Args:
+        channels (int): C of the maps, shape (B, C, H, W).
+        num_heads (int): heads; each works on C / heads neighbouring channels.
+        window_size (int): tokens on each side of a window.
     """
+
+    def __init__(self, channels: int, num_heads: int, window_size: int) -> None:
+        super().__init__(channels, num_heads)
+        self.window_size = window_size
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
@@ -99,8 +107,8 @@ class WindowAttention(_Attention):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         height, width = x.shape[2:]
-        x = pad_to_multiple(x, WINDOW)
-        windows = super().forward(to_windows(x, WINDOW))
+        x = pad_to_multiple(x, self.window_size)
+        windows = super().forward(to_windows(x, self.window_size))
         return from_windows(windows, x.shape[2:])[:, :, :height, :width]
 
 
@@ -126,6 +134,25 @@ class LocalConcentration(nn.Module):
         return self.conv2(self.bn(self.act(self.conv1(x))))
 
 
+class MLP(nn.Module):
+    """Two linear layers with GELU between them.
+
+    Args:
+        channels (int): C of the maps, shape (B, C, H, W).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, MLP_RATIO * channels)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(MLP_RATIO * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        x = self.act(self.fc1(x.permute(0, 2, 3, 1)))
+        return self.fc2(x).permute(0, 3, 1, 2)
+
+
 class Block(nn.Module):
     """One transformer block, local or global.
 
@@ -138,6 +165,7 @@ class Block(nn.Module):
         channels (int): C of the maps, shape (B, C, H, W).
         num_heads (int): attention heads.
         is_global (bool): linear attention and local concentration, not windows.
+        window_size (int): tokens on each side of a window.
         drop_path_rate (float): probability to drop any branch in training.
         norm_cfg (dict): batch normalisation in the local concentration.
     """
@@ -147,6 +175,7 @@ class Block(nn.Module):
         channels: int,
         num_heads: int,
         is_global: bool,
+        window_size: int,
         drop_path_rate: float,
         norm_cfg: dict,
     ) -> None:
@@ -157,19 +186,14 @@ class Block(nn.Module):
             _under_proj(_depthwise(channels, 3)) for _ in range(1 if is_global else 2)
         )
         self.norm1 = ChannelLayerNorm(channels)
-        kind = LinearAttention if is_global else WindowAttention
-        self.attn = kind(channels, num_heads)
         if is_global:
+            self.attn = LinearAttention(channels, num_heads)
             self.norm3 = ChannelLayerNorm(channels)
             self.local_mp = LocalConcentration(channels, norm_cfg)
+        else:
+            self.attn = WindowAttention(channels, num_heads, window_size)
         self.norm2 = ChannelLayerNorm(channels)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                fc1=ChannelLinear(channels, MLP_RATIO * channels),
-                act=nn.GELU(),
-                fc2=ChannelLinear(MLP_RATIO * channels, channels),
-            )
-        )
+        self.mlp = MLP(channels)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -252,6 +276,8 @@ class L2ViT(Backbone):
         out_indices (Sequence[int]): stages whose maps are returned.
         output_norm (bool): normalise each returned map (``norm0`` to ``norm3``). The
             released classifier does so too, with ``norm``, which is here ``norm3``.
+        window_size (int): tokens on each side of a window. The weights released for
+            images of 384×384 were trained with 12; names and shapes do not tell.
         in_channels (int): channels of the image.
         drop_path_rate (float | None): stochastic depth of the last block; the
             others grow linearly from 0. None takes the variant's own.
@@ -288,6 +314,7 @@ class L2ViT(Backbone):
         arch: str | dict = 't',
         out_indices: Sequence[int] = (0, 1, 2, 3),
         output_norm: bool = True,
+        window_size: int = 7,
         in_channels: int = 3,
         drop_path_rate: float | None = None,
         frozen_stages: int = -1,
@@ -307,6 +334,10 @@ class L2ViT(Backbone):
             with_cp=with_cp,
             init_cfg=init_cfg,
         )
+        if not is_int(window_size) or window_size < 1:
+            raise ValueError(
+                f'window_size is {window_size!r}; give a whole number from 1.'
+            )
         self.with_cp = with_cp
         dims = self.settings['embed_dims']
         self.downsample_layers = nn.ModuleList([Stem(in_channels, dims[0], norm_cfg)])
@@ -316,7 +347,12 @@ class L2ViT(Backbone):
         self.stages = nn.ModuleList(
             nn.ModuleList(
                 Block(
-                    dims[i], self.settings['num_heads'][i], j % 2 == 1, rate, norm_cfg
+                    dims[i],
+                    self.settings['num_heads'][i],
+                    j % 2 == 1,
+                    window_size,
+                    rate,
+                    norm_cfg,
                 )
                 for j, rate in enumerate(rates)
             )

@@ -9,7 +9,6 @@ from .attention_zoo import GlobalAttention
 from .ffn import FFN
 from .fused_conv import residual_conv, scaled_conv
 from .init import init_convolution, init_linear
-from .linear import ChannelLinear
 from .norm import ChannelLayerNorm, LayerNorm2d
 from .patch_embed import Downsample, PatchEmbed, conv_norm
 from .recompute import call_forgetting, call_recomputing
@@ -19,7 +18,6 @@ from .windows import from_windows, pad_to_multiple, to_windows
 __all__ = [
     'Attention',
     'ChannelLayerNorm',
-    'ChannelLinear',
     'Downsample',
     'FFN',
     'GlobalAttention',

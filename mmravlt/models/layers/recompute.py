@@ -84,9 +84,10 @@ def call_recomputing(block: nn.Module, *inputs: Any) -> Any:
     Its batch normalisations take both runs for one step of training: the second
     leaves the running statistics alone.
     """
-    if not torch.is_grad_enabled():
-        return block(*inputs)
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    # A compiler cannot trace the statistics' context, and saves memory by itself.
+    if not torch.is_grad_enabled() or (norms and is_compiling()):
+        return block(*inputs)
     options = {}
     if norms:
         options['context_fn'] = lambda: (nullcontext(), _keep_statistics(norms))

@@ -1,6 +1,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmravlt.ops.rope2d import is_compiling
+
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Append zeros at the right and the bottom, until the sides of a map divide.
@@ -13,7 +15,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         Tensor: shape (B, C, H', W'); the map itself, if nothing is missing.
     """
     right, bottom = -x.shape[3] % multiple, -x.shape[2] % multiple
-    return F.pad(x, (0, right, 0, bottom)) if right or bottom else x
+    # A compiler would make a graph for each answer of the condition.
+    missing = is_compiling() or right or bottom
+    return F.pad(x, (0, right, 0, bottom)) if missing else x
 
 
 def to_windows(x: Tensor, size: int) -> Tensor:
