@@ -107,7 +107,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         rows = list(csv.DictReader(file))
     if not rows or set(COLUMNS) - set(rows[0]):
         raise BenchmarkError(
-            f'{path} is not a comparison written by op, backbone or model; '
+            f'{path} is not a comparison written by op, backbone, model or tradeoff; '
             f'it lacks columns {", ".join(sorted(set(COLUMNS) - set(*rows[:1])))}.'
         )
     return rows

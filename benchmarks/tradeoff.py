@@ -1,5 +1,6 @@
 """Images per second of classifiers beside their published accuracy, Figure 7."""
 
+import re
 import statistics
 from functools import partial
 from importlib.util import find_spec
@@ -73,7 +74,13 @@ class Classifier:
             if self.family != 'RAVLT':
                 raise BenchmarkError(f'{name}: only a RAVLT can be optimised.')
             self.family += ', optimised'
-        self.source = 'the paper' if 'RAVLT' in self.family else 'mmpretrain'
+        is_ours = Path(entry.filepath).is_relative_to(ROOT / 'configs')
+        self.source = 'its paper' if is_ours else 'mmpretrain'
+        if re.search(r'(?<!224)px|384', name):
+            raise BenchmarkError(
+                f'the accuracy of {name} is of images of another size than 224×224; '
+                'leave it out.'
+            )
         for result in entry.results or []:
             if result.dataset and result.dataset.lower() == 'imagenet-1k':
                 self.top1 = float(result.metrics['Top 1 Accuracy'])

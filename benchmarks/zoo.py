@@ -204,8 +204,10 @@ def train(
     model = build(kind, data.num_classes, setting)
     optimizer = torch.optim.AdamW(model.parameters(), setting.lr, weight_decay=0.05)
     steps = setting.epochs * (len(data.train[0]) // setting.batch)
+    # It divides by the lengths of its phases, none of which may be 0.
+    total = max(steps, 3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, setting.lr, total_steps=steps, pct_start=0.1
+        optimizer, setting.lr, total_steps=total, pct_start=max(0.1, 2 / total)
     )
     torch.manual_seed(seed)
     seconds = 0.0

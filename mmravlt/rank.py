@@ -16,6 +16,7 @@ import copy
 import csv
 import inspect
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -371,7 +372,7 @@ def _rows_of_model(analysis: Analysis, threshold: float) -> Iterator[dict]:
 
 
 def full_rank(spectra: Spectra, matrix: str) -> float:
-    """The largest possible rank, on average over the images."""
+    """d of a KV buffer; of output features min(N, d), on average over the images."""
     if matrix == 'kv_buffer':
         return float(spectra.head_dim)
     return spectra.tokens.clamp(max=spectra.head_dim).mean().item()
@@ -444,7 +445,11 @@ def choose_images(folder: Path, count: int) -> list[Path]:
     need_folder(folder)
     if (folder / 'images').is_dir():
         folder = folder / 'images'
-    validation = sorted(p for p in folder.glob('val*') if p.is_dir())
+    validation = sorted(
+        p
+        for p in folder.glob('val*')
+        if p.is_dir() and re.fullmatch(r'val(idation|\d*)', p.name)
+    )
     folder = validation[0] if validation else folder
     names = list_files(folder, IMAGE_SUFFIXES)
     if not names:

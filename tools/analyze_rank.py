@@ -24,6 +24,7 @@ from mmravlt.rank import (
     build_model,
     choose_images,
     read_images,
+    record,
     table,
     write_csv,
 )
@@ -131,7 +132,7 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('WARNING')
     with exit_on(ValueError):
         paths = choose_images(Path(args.images), args.num_images)
-    analyses = []
+    models = []
     for config, checkpoint in args.models:
         args.config = config
         cfg = read_config(args, training=False)
@@ -143,10 +144,15 @@ def main() -> None:
         name, weights = Path(config).stem, checkpoint or UNTRAINED
         with exit_on(CheckpointError, FileNotFoundError):
             model = build_model(cfg, checkpoint, args.seed)
+        with exit_on(ValueError), record(model):  # refused before any image is read
+            models.append((cfg, model, name, weights))
+    analyses = []
+    for cfg, model, name, weights in models:
         model.to(args.device or get_device())
         with exit_on(ValueError):
             inputs = read_images(cfg, model, paths)
             analyses.append(analyze(model, inputs, name, weights))
+        model.cpu()
         print(f'{name} ({weights}): {len(paths)} images')
     folder = Path(args.out_dir)
     with exit_on(OSError, ValueError):

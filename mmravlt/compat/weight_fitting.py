@@ -9,6 +9,7 @@ Models without a RAVLT or L2ViT are loaded as before.
 """
 
 import itertools
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -198,6 +199,8 @@ def load_state_dict(
     own = model.state_dict()
     expected = {n: tuple(getattr(v, 'shape', ())) for n, v in own.items()}
     if not _has_our_backbone(model, expected):
+        if _needs_all:
+            _refuse_missing(model, state_dict)
         original(module, state_dict, strict, logger)
         return
 
@@ -222,6 +225,22 @@ def load_state_dict(
     complete._metadata = getattr(state_dict, '_metadata', OrderedDict())
     original(module, complete, strict, logger)
     _log(report, number, logger)
+
+
+def _refuse_missing(model: nn.Module, state_dict: Mapping) -> None:
+    """Refuse weights that do not have every parameter of a model of another kind."""
+    given = {
+        re.sub(r'^(module\.)+', '', name): getattr(value, 'shape', None)
+        for name, value in state_dict.items()
+    }
+    parameters = model.named_parameters()
+    missing = [name for name, p in parameters if given.get(name) != p.shape]
+    if missing:
+        raise WrongWeightsError(
+            f'the given weights do not give this {type(model).__name__} '
+            f'{len(missing)} of its parameters, such as {missing[0]}: test with the '
+            'config they were trained with, and the same classes'
+        )
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

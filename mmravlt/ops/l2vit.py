@@ -5,10 +5,9 @@ https://arxiv.org/abs/2501.16182, as the authors' release computes it
 (https://github.com/ChuanyangZheng/L2ViT): there the denominator is at least 100.
 """
 
-import torch
 from torch import Tensor
 
-from .autocast import use_autocast
+from .autocast import use_autocast, wide
 
 _LEAST_DENOMINATOR = 100.0
 
@@ -35,8 +34,7 @@ def l2vit_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Ten
     """
     out_dtype = v.dtype
     with use_autocast(q.device.type, None):
-        wide = torch.promote_types(q.dtype, torch.float32)
-        q, k, v, temperature = (x.to(wide) for x in (q, k, v, temperature))
+        q, k, v, temperature = map(wide, (q, k, v, temperature))
         q, k = q.relu(), k.relu()
         denominator = (q @ k.sum(dim=-2, keepdim=True).mT).clamp(min=_LEAST_DENOMINATOR)
         # The temperature multiplies a d×d matrix, which is smaller than the result.

@@ -355,6 +355,17 @@ def test_testing_refuses_weights_of_a_gate_that_the_model_does_not_have():
         load_state_dict(model, released)
 
 
+def test_testing_refuses_weights_of_another_model_of_any_kind():
+    def net(width):
+        return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
+
+    own, other = net(4).state_dict(), net(5).state_dict()
+    with needs_all_weights():
+        load_state_dict(net(4), {f'module.{n}': v for n, v in own.items()})
+        with pytest.raises(WrongWeightsError, match='4 of its parameters, such as 0.w'):
+            load_state_dict(net(4), other)
+
+
 def test_a_prefix_that_no_name_has_is_named(save):
     path = save(released_file('mask_rcnn', 't'))
     init_cfg = {'type': 'Pretrained', 'checkpoint': path, 'prefix': 'student.'}

@@ -84,7 +84,9 @@ def test_every_block_has_the_attention_of_its_row(leaf):
     assert ratios == {3.5 if kind == 'rala' else 4}
 
 
-@pytest.mark.parametrize('leaf', ['deit_t_focused_in1k', 'swin_t_softmax_in1k'])
+@pytest.mark.parametrize(
+    'leaf', ['deit_t_focused_in1k', 'deit_t_softmax_in1k', 'swin_t_softmax_in1k']
+)
 def test_positions_and_scales_are_not_decayed(leaf):
     cfg = read(leaf)
     adapt_to_device(cfg)
@@ -96,7 +98,8 @@ def test_positions_and_scales_are_not_decayed(leaf):
         for p in group['params']
     }
     for name, parameter in model.named_parameters():
-        position = name.endswith(('pos_embed', 'relative_position_bias_table'))
+        places = ('pos_embed', 'cls_token', 'relative_position_bias_table')
+        position = name.endswith(places)
         exempt = position or parameter.ndim == 1
         assert decay[id(parameter)] == (0 if exempt else 0.05), name
 

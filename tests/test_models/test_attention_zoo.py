@@ -144,6 +144,35 @@ def test_heads_share_or_own_the_weights_of_their_convolution(kind):
     assert torch.allclose(third, first, atol=1e-6) == (kind == 'focused')
 
 
+@pytest.mark.parametrize('kind', ['linear_angular', 'enhanced', 'focused'])
+def test_the_convolution_of_the_values_is_added_to_what_was_mixed(kind):
+    module = GlobalAttention(12, 3, kind).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    attention = module.attention
+    x = torch.randn(2, 12, 5, 7, dtype=torch.float64)
+    q, k, v = attention.qkv(x).chunk(3, dim=1)
+    heads = (split_heads(part, 3) for part in (q, k, v))
+    mixed = attention.mix(*heads, None).transpose(1, 2).flatten(2).mT.view(x.shape)
+    expected = attention.proj(mixed + attention.lepe(v))
+    torch.testing.assert_close(module(x), expected)
+
+
+def test_an_empty_batch_is_an_empty_map():
+    for kind in sorted(ATTENTIONS.module_dict):
+        assert GlobalAttention(24, 3, kind)(torch.randn(0, 24, 4, 5)).numel() == 0
+
+
+def test_frozen_stages_keep_their_new_attention_frozen():
+    vit = dict(VIT, frozen_stages=1)
+    model = with_attention(vit, 'rala')
+    trained = {
+        i: any(p.requires_grad for p in layer.parameters())
+        for i, layer in enumerate(model.layers)
+    }
+    assert not trained[0] and trained[1]
+
+
 def test_the_convolution_of_linear_angular_attention_runs_along_the_tokens():
     attention = GlobalAttention(24, 3, 'linear_angular').attention
     x = torch.zeros(1, 24, 3, 7)
@@ -248,6 +277,7 @@ def test_positions_reach_an_attention_only_by_option():
     [
         (dict(type='mmpretrain.VisionTransformer', arch='deit-tiny'), 'a class token'),
         (dict(type='mmpretrain.ResNet', depth=18), 'ResNet has no attention that'),
+        (dict(type='mmpretrain.MobileViT', arch='xx_small'), 'MobileViT has no att'),
         (dict(type='RAVLT', arch=TINY), 'RAVLT has no attention that'),
     ],
 )

@@ -51,7 +51,7 @@ param_scheduler = [
 ]
 
 # Decay 0.9999 in each step of the optimiser, also of the batch statistics. The
-# release's results are those of the average.
+# published files are those of the best average.
 custom_hooks = [
     dict(
         type='EMAHook',

@@ -179,8 +179,9 @@ class RAVLT(Backbone):
             ``embed_dims``, ``depths`` and ``num_heads`` (four values each) and,
             if wanted, ``drop_path_rate`` (default 0) and
             ``layer_scale_init_values`` (default 1, a value or four).
-        attention (Sequence[str]): each stage's kind of attention, 'rala' or
-            'softmax'. Defaults to the layout of the released weights.
+        attention (Sequence[str]): each stage's kind of attention, such as 'rala' or
+            'softmax', out of ``mmravlt.registry.ATTENTIONS``. Defaults to the layout
+            of the released weights.
         out_indices (Sequence[int]): stages whose maps are returned.
         output_norm (bool): normalise each returned map (``extra_norms``), as
             detection and segmentation do; the classifier does not.

@@ -32,7 +32,8 @@ def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
     Args:
         backbone (dict): config of one of mmpretrain's ``VisionTransformer`` (without
             class token: ``with_cls_token=False``, ``out_type='avg_featmap'``),
-            ``SwinTransformer``, or a backbone built of the same attention modules.
+            ``SwinTransformer``, ``SwinTransformerV2``, ``DaViT`` or
+            ``RevVisionTransformer``.
         kind (str): as in :class:`~mmravlt.models.layers.GlobalAttention`.
         rope (bool): as in :class:`~mmravlt.models.layers.GlobalAttention`.
 
@@ -52,19 +53,29 @@ def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child).__name__ in _KNOWN
+        if type(child).__name__ in _KNOWN and _is_mmpretrains(child)
     ]
-    if not found:
+    # Only Swin's blocks say how high and wide the map of their tokens is.
+    needs_size = any(not hasattr(child, 'w_msa') for *_, child in found)
+    if not found or (needs_size and not hasattr(model, 'patch_embed')):
         raise ValueError(
-            f'{type(model).__name__} has no attention that with_attention knows; give '
-            f'a backbone with one of {", ".join(_KNOWN)}.'
+            f'{type(model).__name__} has no attention that with_attention can replace; '
+            'give a VisionTransformer, SwinTransformer or another of its docstring.'
         )
     size = _MapSize()
     for parent, name, child in found:
-        setattr(parent, name, _TokenAttention(child, kind, rope, size))
+        new = _TokenAttention(child, kind, rope, size).train(child.training)
+        # Frozen stages stay frozen.
+        new.requires_grad_(any(p.requires_grad for p in child.parameters()))
+        setattr(parent, name, new)
     if hasattr(model, 'patch_embed'):
         model.patch_embed.register_forward_hook(size)
     return model
+
+
+def _is_mmpretrains(module: nn.Module) -> bool:
+    # mmcv and PyTorch have a MultiheadAttention too
+    return hasattr(module, 'w_msa') or hasattr(module, 'qkv')
 
 
 class _MapSize:

@@ -195,7 +195,8 @@ class _SharedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         heads = x.unflatten(1, (-1, self.groups)).flatten(0, 1)  # B · heads, d, H, W
-        return super().forward(heads).unflatten(0, (x.shape[0], -1)).flatten(1, 2)
+        heads = super().forward(heads)
+        return heads.reshape(x.shape)
 
 
 @register_model

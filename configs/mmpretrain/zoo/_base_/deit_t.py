@@ -23,7 +23,12 @@ model = dict(
         dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
     ],
 )
-# As in DeiT, learnt positions are not decayed.
+# As in DeiT, neither learnt positions nor the class token, if any, are decayed.
 optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'pos_embed': dict(decay_mult=0.0)})
+    paramwise_cfg=dict(
+        custom_keys={
+            'pos_embed': dict(decay_mult=0.0),
+            'cls_token': dict(decay_mult=0.0),
+        }
+    )
 )
