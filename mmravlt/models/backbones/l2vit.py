@@ -267,8 +267,8 @@ class L2ViT(Backbone):
           +-- stages.3: local, global, … -> norm3 -> B x C4 x H/32 x W/32
 
     Any size of at least 1×1 works; a side that does not divide rounds up at each
-    stride. Stages after the last of ``out_indices`` are not built. ``torch.export`` takes
-    one size at a time, because windows cut each map by its size.
+    stride. Stages after the last of ``out_indices`` are not built. ``torch.export``
+    takes one size at a time, because windows cut each map by its size.
 
     Args:
         arch (str | dict): 't', 's', 'b', or a dict with ``embed_dims``, ``depths``
