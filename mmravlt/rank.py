@@ -130,8 +130,9 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
     """Record the matrices of every attention in a model while it runs.
 
     These are every module with ``first_conv``, ``kv_buffer``, ``proj`` and
-    ``num_heads``, as :mod:`mmravlt.models.layers.attention` defines them, and
-    mmpretrain's ``MultiheadAttention``, of DeiT for one, which has no KV buffer.
+    ``num_heads``, as :mod:`mmravlt.models.layers.attention` defines them, and every one
+    with ``qkv``, ``proj`` and ``num_heads``, as mmpretrain's DeiT and Swin have them,
+    which has no KV buffer. Attention within windows gives matrices of each window.
 
     Forward hooks record, and are gone afterwards. While they are there, convolutions
     run step by step instead of fused, which changes results by rounding only.
@@ -149,8 +150,8 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
     if not found:
         raise ValueError(
             f'The {type(model).__name__} has no attention that is known here; give a '
-            'model with a RAVLT, an L2ViT, a VisionTransformer of mmpretrain, or with '
-            'the attention of its backbone replaced by with_attention.'
+            'model with a RAVLT, an L2ViT, a VisionTransformer or SwinTransformer of '
+            'mmpretrain, or with attention replaced by with_attention.'
         )
     samples = []
     handles = []
@@ -168,9 +169,8 @@ def _has_buffer(module: nn.Module) -> bool:
 
 
 def _is_known(module: nn.Module) -> bool:
-    # by name, as mmpretrain need not be there; others of this name have no qkv
-    is_multihead = type(module).__name__ == 'MultiheadAttention'
-    return _has_buffer(module) or (is_multihead and hasattr(module, 'qkv'))
+    has_ends = hasattr(module, 'proj') and hasattr(module, 'num_heads')
+    return has_ends and (_has_buffer(module) or hasattr(module, 'qkv'))
 
 
 class _Watch:
@@ -222,9 +222,9 @@ class Spectra:
     """Singular values of one matrix of one attention, in all images.
 
     Attributes:
-        values (Tensor): shape (images, heads, d), float64, largest first; zeros stand
-            for those that a matrix of fewer than d tokens does not have.
-        tokens (Tensor): N of each image, shape (images,).
+        values (Tensor): shape (images or windows, heads, d), float64, largest first;
+            zeros stand for those that a matrix of fewer than d tokens does not have.
+        tokens (Tensor): N of each image or window.
         example (Tensor): the matrices of the first image, (heads, rows, d), float32.
     """
 
@@ -338,7 +338,8 @@ def table(analyses: Iterable[Analysis], threshold: float = THRESHOLD) -> list[di
 
     Returns:
         list[dict]: rows with ``model``, ``weights``, ``layer`` and ``head`` (both count
-        from 1), ``module`` (path in the model), ``matrix``, ``images`` (how many),
+        from 1), ``module`` (path in the model), ``matrix``, ``images`` (how many;
+        of attention within windows, each window counts as one),
         ``tokens`` (mean N), ``d``, ``full_rank`` (d, or the mean of min(N, d) if it is
         of the output features), and ``…_mean`` and ``…_std`` over the images of each of
         :data:`MEASURES`. The standard deviation divides by the number of images.

@@ -248,13 +248,36 @@ def test_ablations_are_recorded(options):
     assert found.layers('output_features') == ALL_LAYERS
 
 
-def test_of_l2vit_the_global_attention_is_recorded():
+def test_of_l2vit_every_attention_is_recorded():
     arch = dict(embed_dims=(8, 16, 24, 32), depths=(2, 3, 2, 1), num_heads=(1, 2, 3, 4))
     model = L2ViT(arch)
     found = analyze(model, [torch.randn(1, 3, 75, 109)])
-    assert found.modules == [f'stages.{i}.1.attn' for i in range(3)]
-    assert found.layers('kv_buffer') == found.layers('output_features') == [1, 2, 3]
-    assert found.spectra[2, 'kv_buffer'].values.shape == (1, 2, 8)
+    assert found.modules[:3] == [
+        'stages.0.0.attn',
+        'stages.0.1.attn',
+        'stages.1.0.attn',
+    ]
+    assert found.layers('output_features') == list(range(1, 9))
+    assert found.layers('kv_buffer') == [2, 4, 7]  # the global ones
+    assert found.spectra[4, 'kv_buffer'].values.shape == (1, 2, 8)
+
+
+def test_each_window_counts_as_an_image():
+    import mmpretrain.models  # noqa: F401
+
+    arch = dict(embed_dims=24, depths=[1, 2], num_heads=[3, 6])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        from mmengine.registry import MODELS
+
+        swin = dict(type='SwinTransformer', arch=arch, out_indices=(0, 1))
+        model = MODELS.build(swin)
+    # 16×16 tokens in 3×3 windows of 7×7, then 8×8 in 2×2
+    found = analyze(model, [torch.randn(2, 3, 64, 64)])
+    assert found.layers('output_features') == [1, 2, 3]
+    assert not found.layers('kv_buffer')
+    rows = table([found])
+    assert [row['images'] for row in rows] == 3 * [2 * 9] + 2 * 6 * [2 * 4]
+    assert {(row['tokens'], row['d'], row['full_rank']) for row in rows} == {(49, 8, 8)}
 
 
 @pytest.mark.parametrize('kind', [None, 'rala', 'hydra'])
