@@ -248,12 +248,14 @@ class Analysis:
         modules (list[str]): paths of its attentions. The first is layer 1.
         spectra (dict): :class:`Spectra` by layer and matrix, such as
             ``(1, 'kv_buffer')``; None is there of a matrix that a layer does not have.
+        images (int): how many.
     """
 
     model: str
     weights: str
     modules: list[str]
     spectra: dict[tuple[int, str], Spectra] = field(default_factory=dict)
+    images: int = 0
 
     def layers(self, matrix: str) -> list[int]:
         """The layers that have a matrix."""
@@ -284,13 +286,14 @@ def analyze(
         ValueError: if there is no attention in the model, no image, or a matrix has
             values that are not finite.
     """
-    found, examples = {}, {}
+    found, examples, images = {}, {}, 0
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         for batch in inputs:
             with record(model) as samples, torch.no_grad():
                 getattr(model, 'extract_feat', model)(batch)
+            images += len(batch)
             tokens = {
                 sample.module: sample.values.shape[-2]
                 for sample in samples
@@ -307,7 +310,7 @@ def analyze(
     if not found:
         raise ValueError('There are no images to analyse; give at least one.')
     modules = list(dict.fromkeys(module for module, _ in found))
-    result = Analysis(name, weights, modules)
+    result = Analysis(name, weights, modules, images=images)
     for (module, matrix), items in found.items():
         counts = [n for values, n in items for _ in values]
         result.spectra[modules.index(module) + 1, matrix] = Spectra(

@@ -218,8 +218,8 @@ def label(analysis: Analysis, analyses: Sequence[Analysis]) -> str:
 
 def _conditions(analyses: Sequence[Analysis]) -> str:
     """What the mean is of, and the weights where they are the same."""
-    counts = {len(s.values) for a in analyses for s in a.spectra.values()}
-    return f'mean over heads and {max(counts)} images{_weights(analyses)}'
+    images = max(analysis.images for analysis in analyses)
+    return f'mean over heads and {images} images{_weights(analyses)}'
 
 
 def _weights(analyses: Sequence[Analysis]) -> str:

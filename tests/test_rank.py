@@ -274,7 +274,7 @@ def test_each_window_counts_as_an_image():
     # 16×16 tokens in 3×3 windows of 7×7, then 8×8 in 2×2
     found = analyze(model, [torch.randn(2, 3, 64, 64)])
     assert found.layers('output_features') == [1, 2, 3]
-    assert not found.layers('kv_buffer')
+    assert not found.layers('kv_buffer') and found.images == 2
     rows = table([found])
     assert [row['images'] for row in rows] == 3 * [2 * 9] + 2 * 6 * [2 * 4]
     assert {(row['tokens'], row['d'], row['full_rank']) for row in rows} == {(49, 8, 8)}
