@@ -53,7 +53,6 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def linear_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`linear_attention`, shape (B, heads, N, d)."""
-
     kappa = KAPPAS['elu+1']
     return kappa(wide(q)), kappa(wide(k))
 

@@ -40,8 +40,8 @@ class Attention(nn.Module):
     One 1×1 convolution makes queries, keys, values and the gate; the kind
     mixes the tokens; the values' local enhancement is added (LePE, a depthwise
     5×5 convolution); the gate multiplies the result. The gate is the paper's
-    output augmentation, φ(X) in equation 6. All kinds own the same parameters, so
-    weights move freely between them.
+    output augmentation, φ(X) in equation 6. All kinds own these parameters, so
+    weights move freely between them; few kinds have one more.
 
     The convolution is ``qkvo``, or ``qkv`` where the gate needs no weights; either
     one is :attr:`first_conv`.

@@ -25,15 +25,16 @@ class LayerNorm2d(nn.Module):
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of a map, its weights without a prefix.
+    """Layer normalisation over the channels of a map, eps 1e-5.
+
+    Its weights have no prefix, as in the weights of L2ViT.
 
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
-        eps (float): is added to the variance.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__(channels, eps)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
