@@ -262,7 +262,8 @@ class _Rala(torch.autograd.Function):
                 dv[part] = rotated.mul_(a) @ dbuffer
                 dkappa_k = rope2d_rotate(drotated, part_table, True).add_(dkeys)
                 dkappa_k = dkappa_k.mul_(a).addcmul_(dlogits, g)
-                torch.mul(dkappa_k, kappa_slope(k[part]), out=dk[part])
+                # The slope of κ is κ where that is less than 1.
+                torch.mul(dkappa_k, kappa_k.clamp_(max=1), out=dk[part])
             dg = dg / q.shape[-2]
             for part, _ in _parts(q, table):
                 torch.mul(dq[part] + dg, kappa_slope(q[part]), out=dq[part])

@@ -93,6 +93,8 @@ def rope2d_rotate(x: Tensor, table: Table, inverse: bool = False) -> Tensor:
         Tensor: the shape and type of ``x``, computed at least in float32.
     """
     rows, columns = table
+    if inverse:
+        rows, columns = (each * each.new_tensor((1, -1)) for each in table)
     height, width = rows.shape[0], columns.shape[0]
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     turn = torch.cat(
@@ -102,8 +104,6 @@ def rope2d_rotate(x: Tensor, table: Table, inverse: bool = False) -> Tensor:
         ],
         dim=-2,
     ).flatten(0, 1)  # N, d / 2, 2
-    if inverse:
-        turn = turn * turn.new_tensor((1, -1))
     if wide.stride(-1) != 1 or any(stride % 2 for stride in wide.stride()[:-1]):
         wide = wide.contiguous()  # or its pairs are no complex numbers
     pairs = wide.unflatten(-1, (-1, 2))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmravlt.models.layers import (
     ChannelLayerNorm,
+    GELU2d,
     call_recomputing,
     conv_norm,
     from_windows,
@@ -27,6 +28,7 @@ from mmravlt.models.layers import (
     residual_conv,
     split_heads,
     to_windows,
+    wide_depthwise_conv,
 )
 from mmravlt.ops import l2vit_attention
 from mmravlt.ops.linear_attention import kv_buffer, relu_features
@@ -125,13 +127,14 @@ class LocalConcentration(nn.Module):
     def __init__(self, channels: int, norm_cfg: dict) -> None:
         super().__init__()
         self.conv1 = _depthwise(channels, 7)
-        self.act = nn.GELU()
+        self.act = GELU2d()
         self.bn = build_norm_layer(norm_cfg, channels)[1]
         self.conv2 = _depthwise(channels, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        return self.conv2(self.bn(self.act(self.conv1(x))))
+        x = self.bn(self.act(wide_depthwise_conv(self.conv1, x)))
+        return wide_depthwise_conv(self.conv2, x)
 
 
 class MLP(nn.Module):

@@ -7,7 +7,8 @@ from .attention import (
 )
 from .attention_zoo import GlobalAttention
 from .ffn import FFN
-from .fused_conv import residual_conv, scaled_conv
+from .fused_conv import residual_conv, scaled_conv, wide_depthwise_conv
+from .gelu import GELU2d
 from .init import init_convolution, init_linear
 from .norm import ChannelLayerNorm, LayerNorm2d
 from .patch_embed import Downsample, PatchEmbed, conv_norm
@@ -20,6 +21,7 @@ __all__ = [
     'ChannelLayerNorm',
     'Downsample',
     'FFN',
+    'GELU2d',
     'GlobalAttention',
     'LayerNorm2d',
     'PatchEmbed',
@@ -38,4 +40,5 @@ __all__ = [
     'scaled_conv',
     'split_heads',
     'to_windows',
+    'wide_depthwise_conv',
 ]

@@ -10,7 +10,7 @@ from mmravlt.ops.rala import check_kappa
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS
 
-from .fused_conv import scaled_conv, split_conv
+from .fused_conv import scaled_conv, split_conv, wide_depthwise_conv
 from .recompute import call_forgetting
 
 
@@ -156,7 +156,7 @@ class Attention(nn.Module):
         q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
         mixed = merge_heads(self.mix(*q_k_v, table), x.shape[2:])
         if self.lepe is not None:
-            mixed = mixed + self.lepe(v)
+            mixed = mixed + wide_depthwise_conv(self.lepe, v)
         project = self.proj
         if gamma is not None:
             project = partial(scaled_conv, self.proj, gamma)

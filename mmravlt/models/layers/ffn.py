@@ -3,6 +3,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from .fused_conv import residual_conv, scaled_conv
+from .gelu import GELU2d
 from .recompute import call_forgetting
 
 
@@ -23,7 +24,7 @@ class FFN(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
-        self.act = nn.GELU()
+        self.act = GELU2d()
         self.dwconv = nn.Conv2d(
             hidden_channels, hidden_channels, 3, padding=1, groups=hidden_channels
         )

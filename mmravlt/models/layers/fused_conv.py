@@ -1,9 +1,10 @@
-"""Convolutions that take a neighbouring operation into their weights.
+"""Convolutions computed in less time than by calling them as they are.
 
-Gradients follow by themselves, and a pass over the map is saved each time. In
-half precision the changed weights would lose too much (a small scale vanishes,
-a tap of 1 swallows its neighbours), and a convolution that somebody replaced, or
-hooked as pruning does, is called as it is; both then compute step by step.
+Most take a neighbouring operation into their weights: gradients follow by themselves,
+and a pass over the map is saved each time. In half precision the changed weights would
+lose too much (a small scale vanishes, a tap of 1 swallows its neighbours), and a
+convolution that somebody replaced, or hooked as pruning does, is called as it is; both
+then compute step by step.
 """
 
 import torch
@@ -68,6 +69,68 @@ def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
         return conv(x).chunk(parts, dim=1)
     shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
     return tuple(F.conv2d(x, weight, bias) for weight, bias in shares)
+
+
+def wide_depthwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
+    """Compute ``conv(x)``, on a CPU with a faster gradient of the weights.
+
+    oneDNN takes nine times as long for the gradient of weights of 5×5 as for 5×3, where
+    it unrolls the columns. So it is given three columns of the weights at a time.
+
+    Args:
+        conv (nn.Module): a depthwise convolution with a bias that keeps H and W, wider
+            than three columns.
+        x (Tensor): its input, shape (B, C, H, W).
+
+    Returns:
+        Tensor: shape (B, C, H, W).
+    """
+    if (
+        x.device.type != 'cpu'
+        or is_compiling()
+        or not torch.is_grad_enabled()
+        or not _can_fuse(conv, x)
+        or x.shape[3] < conv.kernel_size[1]
+    ):
+        return conv(x)
+    return _WideDepthwiseConv.apply(x, conv.weight, conv.bias)
+
+
+class _WideDepthwiseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        padding = [side // 2 for side in weight.shape[2:]]
+        return F.conv2d(x, weight, bias, padding=padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        rows, columns = (side // 2 for side in weight.shape[2:])
+        dx = dweight = dbias = None
+        if ctx.needs_input_grad[0]:
+            dx = _depthwise_backward(dy, x, weight, (rows, columns), 0)
+        if ctx.needs_input_grad[1]:
+            parts, left = [], columns
+            for part in weight.split(3, dim=3):
+                right = part.shape[3] - 1 - left
+                near = F.pad(x, (left, right))
+                parts.append(_depthwise_backward(dy, near, part, (rows, 0), 1))
+                left -= part.shape[3]
+            dweight = torch.cat(parts, dim=3)
+        if ctx.needs_input_grad[2]:
+            dbias = dy.sum((0, 2, 3))
+        return dx, dweight, dbias
+
+
+def _depthwise_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], wanted: int
+) -> Tensor:
+    """The gradient of x (``wanted`` is 0) or of the weights (1)."""
+    mask = [i == wanted for i in range(3)]
+    return torch.ops.aten.convolution_backward(
+        dy, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), len(weight), mask
+    )[wanted]
 
 
 def _can_fuse(conv: nn.Module, x: Tensor) -> bool:

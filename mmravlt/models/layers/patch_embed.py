@@ -1,6 +1,7 @@
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from .gelu import GELU2d
 from .recompute import call_forgetting
 
 
@@ -27,11 +28,11 @@ class PatchEmbed(nn.Module):
         # One flat Sequential: its indices 0 to 10 are names in the weights.
         self.proj = nn.Sequential(
             *conv_norm(in_channels, half, 2, norm_cfg),
-            nn.GELU(),
+            GELU2d(),
             *conv_norm(half, half, 1, norm_cfg),
-            nn.GELU(),
+            GELU2d(),
             *conv_norm(half, half, 1, norm_cfg),
-            nn.GELU(),
+            GELU2d(),
             *conv_norm(half, channels, 2, norm_cfg),
         )
 
