@@ -36,6 +36,15 @@ def test_wide_depthwise_convolutions_are_differentiable_twice():
     assert torch.autograd.gradgradcheck(lambda x: wide_depthwise_conv(conv, x), x)
 
 
+def test_wide_depthwise_convolutions_take_functional_gradients():
+    conv, x = depthwise(5), make_input((1, 8, 6, 7)).double()
+    gradients = (
+        torch.func.grad(lambda x, apply=apply: apply(x).square().sum())(x)
+        for apply in (conv, lambda x: wide_depthwise_conv(conv, x))
+    )
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize('trained', ['x', 'weight', 'bias'])
 def test_wide_depthwise_convolutions_give_the_wanted_gradients_only(trained):
     conv, x = depthwise(5).requires_grad_(False), make_input((1, 8, 6, 7)).double()
