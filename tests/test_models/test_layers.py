@@ -31,6 +31,32 @@ def test_wide_depthwise_convolutions_are_exact(size, height, width):
         assert gradient.stride() == value.stride()
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(groups=1),
+        dict(groups=2),
+        dict(out_channels=16),
+        dict(kernel_size=3, padding=1),
+        dict(kernel_size=4),
+        dict(padding=1),
+        dict(padding='same'),
+        dict(stride=2),
+        dict(dilation=2),
+        dict(padding_mode='reflect'),
+        dict(bias=False),
+    ],
+    ids=str,
+)
+def test_other_convolutions_are_called_as_they_are(options):
+    depthwise = dict(out_channels=8, kernel_size=5, padding=2, groups=8)
+    conv, x = nn.Conv2d(8, **{**depthwise, **options}), make_input((1, 8, 9, 10))
+    results = wide_depthwise_conv(conv, x), conv(x)
+    torch.testing.assert_close(*results)
+    weights = (torch.autograd.grad(y.square().sum(), conv.weight)[0] for y in results)
+    torch.testing.assert_close(*weights)
+
+
 def test_wide_depthwise_convolutions_are_differentiable_twice():
     conv, x = depthwise(5), make_input((1, 8, 6, 7)).double().requires_grad_()
     assert torch.autograd.gradgradcheck(lambda x: wide_depthwise_conv(conv, x), x)

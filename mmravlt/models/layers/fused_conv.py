@@ -78,22 +78,35 @@ def wide_depthwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     it unrolls the columns. So it is given three columns of the weights at a time.
 
     Args:
-        conv (nn.Module): a depthwise convolution with a bias that keeps H and W, wider
-            than three columns.
+        conv (nn.Module): any layer; one that is no depthwise convolution wider than
+            three columns that keeps H and W is called as it is.
         x (Tensor): its input, shape (B, C, H, W).
 
     Returns:
         Tensor: shape (B, C, H, W).
     """
+    is_trained = x.device.type == 'cpu' and torch.is_grad_enabled()
     if (
-        x.device.type != 'cpu'
+        not is_trained
         or is_compiling()
-        or not torch.is_grad_enabled()
         or not _can_fuse(conv, x)
+        or not _is_wide_depthwise(conv)
         or x.shape[3] < conv.kernel_size[1]
     ):
         return conv(x)
     return _WideDepthwiseConv.apply(x, conv.weight, conv.bias)
+
+
+def _is_wide_depthwise(conv: nn.Conv2d) -> bool:
+    reach = tuple(side // 2 for side in conv.kernel_size)
+    is_same = conv.padding == reach and all(side % 2 for side in conv.kernel_size)
+    return (
+        is_same
+        and conv.kernel_size[1] > 3
+        and conv.groups == conv.in_channels == conv.out_channels
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.padding_mode == 'zeros'
+    )
 
 
 class _WideDepthwiseConv(torch.autograd.Function):
