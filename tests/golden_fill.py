@@ -43,6 +43,19 @@ def fill_state_dict(state_dict, seed=0):
     return filled
 
 
+def filled(model, seed=0):
+    """The model with these values as its weights."""
+    values = fill_state_dict(model.state_dict(), seed)
+    model.load_state_dict(values, strict=False)
+    return model
+
+
+def relative_error(a, b):
+    """max |a - b| / max |b| of two tensors or arrays."""
+    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
 def make_input(shape, seed=0):
     """Return the fixed N(0, 1) float32 image batch of ``shape`` (B, 3, H, W)."""
     rng = np.random.RandomState(1000 + seed)

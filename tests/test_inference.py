@@ -11,22 +11,16 @@ from torch import nn
 from mmravlt import optimize_for_inference
 from mmravlt.models import RAVLT
 
-from .golden_fill import fill_state_dict, make_input
+from .golden_fill import filled, make_input, relative_error
 
 GOLDEN = sorted((Path(__file__).parent / 'data').glob('backbone_*.npz'))
 KINDS = {'l': 'rala', 'v': 'softmax'}
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))
 
 
-def filled(arch, layout, seed=0, **kwargs):
-    model = RAVLT(arch, tuple(KINDS[letter] for letter in layout), **kwargs).eval()
-    model.load_state_dict(fill_state_dict(model.state_dict(), seed), strict=False)
-    return model
-
-
-def relative_error(a, b):
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return ((a - b).abs().max() / b.abs().max()).item()
+def build(arch, layout, seed=0, **kwargs):
+    layout = tuple(KINDS[letter] for letter in layout)
+    return filled(RAVLT(arch, layout, **kwargs).eval(), seed)
 
 
 @pytest.mark.parametrize('memory_budget', [None, 0.01])
@@ -34,7 +28,7 @@ def relative_error(a, b):
 def test_outputs_equal_the_release(path, memory_budget):
     golden = np.load(path)
     meta = json.loads(str(golden['meta']))
-    model = filled(meta['arch'], meta['attention'], meta['seed'])
+    model = build(meta['arch'], meta['attention'], meta['seed'])
     outputs = optimize_for_inference(model, memory_budget)(
         make_input(meta['shape'], meta['seed'])
     )
@@ -47,7 +41,7 @@ def test_outputs_equal_the_release(path, memory_budget):
 @pytest.mark.parametrize('shape', [(1, 1, 1), (2, 75, 109), (3, 33, 200), (0, 9, 9)])
 def test_any_size_batch_and_budget_gives_the_models_maps(shape, layout, memory_budget):
     batch, height, width = shape
-    model = filled(TINY, layout)
+    model = build(TINY, layout)
     images = make_input((batch, 3, height, width))
     with torch.no_grad():
         expected = model(images)
@@ -59,7 +53,7 @@ def test_any_size_batch_and_budget_gives_the_models_maps(shape, layout, memory_b
 
 @pytest.mark.parametrize('memory_budget', [None, 0.01])
 def test_some_maps_without_their_normalisation(memory_budget):
-    model = filled(TINY, 'llvv', out_indices=(0, 2), output_norm=False)
+    model = build(TINY, 'llvv', out_indices=(0, 2), output_norm=False)
     images = make_input((1, 3, 64, 96))
     with torch.no_grad():
         expected = model(images)
@@ -70,7 +64,7 @@ def test_some_maps_without_their_normalisation(memory_budget):
 
 @pytest.mark.parametrize('memory_budget', [None, 0.01])
 def test_half_precision_costs_only_its_own_rounding(memory_budget):
-    model = filled(TINY, 'llvv')
+    model = build(TINY, 'llvv')
     images = make_input((1, 3, 64, 96))
     with torch.no_grad():
         expected = model(images)
@@ -82,7 +76,7 @@ def test_half_precision_costs_only_its_own_rounding(memory_budget):
 
 
 def test_the_backbone_of_a_model_is_replaced_in_place():
-    holder = nn.ModuleDict({'backbone': filled(TINY, 'llvv')})
+    holder = nn.ModuleDict({'backbone': build(TINY, 'llvv')})
     images = make_input((1, 3, 64, 64))
     with torch.no_grad():
         expected = holder['backbone'](images)

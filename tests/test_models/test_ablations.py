@@ -11,7 +11,7 @@ from mmravlt.models import RAVLT
 from mmravlt.models.backbones.ravlt import Block
 from mmravlt.ops import rope2d_rotate, rope2d_table
 
-from ..golden_fill import fill_state_dict, make_input
+from ..golden_fill import filled, make_input
 from ..test_ops.test_rala import rala_as_in_the_paper
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))
@@ -30,11 +30,6 @@ ROWS = {
     ),
 }
 every_row = pytest.mark.parametrize('row', ROWS)
-
-
-def filled(model):
-    model.load_state_dict(fill_state_dict(model.state_dict()), strict=False)
-    return model
 
 
 def literal_block(

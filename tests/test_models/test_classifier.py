@@ -13,7 +13,7 @@ from torch import nn
 from mmravlt import config_path
 from mmravlt.models import RAVLTNeck
 
-from ..golden_fill import fill_state_dict, make_input
+from ..golden_fill import fill_state_dict, make_input, relative_error
 
 DATA = Path(__file__).parents[1] / 'data'
 
@@ -29,11 +29,6 @@ def release_name(name):
     if name.startswith('head.fc.'):
         return name.replace('head.fc.', 'head.')
     return name.removeprefix('backbone.').removeprefix('neck.')
-
-
-def relative_error(a, b):
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 @pytest.mark.parametrize('arch', 'tsbl')

@@ -19,23 +19,12 @@ from mmravlt.models import L2ViT
 from mmravlt.models.backbones.l2vit import WindowAttention
 from mmravlt.models.layers import from_windows, to_windows
 
-from ..golden_fill import fill_state_dict, make_input
+from ..golden_fill import fill_state_dict, filled, make_input, relative_error
 
 DATA = Path(__file__).parents[1] / 'data'
 GOLDEN = sorted(DATA.glob('l2vit_backbone_*.npz'))
 RELEASE_KEYS = json.loads((DATA / 'release_l2vit_backbone_keys.json').read_text())
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(2, 2, 3, 2), num_heads=(1, 2, 3, 4))
-
-
-def filled(model, seed=0):
-    values = fill_state_dict(model.state_dict(), seed)
-    model.load_state_dict(values, strict=False)
-    return model
-
-
-def relative_error(a, b):
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 @pytest.mark.parametrize('path', GOLDEN, ids=lambda path: path.stem)

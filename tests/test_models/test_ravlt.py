@@ -17,7 +17,7 @@ from mmravlt.models.layers import residual_conv
 from mmravlt.ops import rope2d_angles
 from mmravlt.registry import ATTENTIONS
 
-from ..golden_fill import fill_state_dict, make_input
+from ..golden_fill import filled, make_input, relative_error
 
 DATA = Path(__file__).parents[1] / 'data'
 GOLDEN = sorted(DATA.glob('backbone_*.npz'))
@@ -28,17 +28,6 @@ TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3,
 
 def release_layout(name):
     return tuple(KINDS[letter] for letter in name)
-
-
-def filled(model, seed=0):
-    values = fill_state_dict(model.state_dict(), seed)
-    model.load_state_dict(values, strict=False)
-    return model
-
-
-def relative_error(a, b):
-    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 @pytest.mark.parametrize('path', GOLDEN, ids=lambda path: path.stem)
