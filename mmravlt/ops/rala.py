@@ -18,7 +18,7 @@ from .kernels import rala_kernel
 from .rope2d import Table, is_compiling, rope2d_rotate
 
 # Elements of a part on a CPU: what is computed of a part stays in its cache.
-_PART_ELEMENTS = 2**19
+_PART_ELEMENTS = 2**18
 
 
 #: Kernel functions κ by name. Softmax is over the channels of a head.
@@ -147,10 +147,14 @@ def _sum_up(
     return q, weights @ k, buffer
 
 
-def kappa(x: Tensor, out: Tensor | None = None) -> Tensor:
+def kappa(x: Tensor) -> Tensor:
     r""":math:`\kappa(x) = \mathrm{elu}(x) + 1` without a gradient, at least float32."""
-    # In less time than elu takes.
-    return torch.add(wide(x).clamp(max=0).exp_(), x.clamp(min=0), out=out)
+    return kappa_slope(x).add_(x.clamp(min=0))
+
+
+def kappa_slope(x: Tensor) -> Tensor:
+    """Derivative of :func:`kappa`; to compute both from it is faster than elu."""
+    return wide(x).clamp(max=0).exp_()
 
 
 class KeySums(NamedTuple):
@@ -172,11 +176,12 @@ def add_keys(
 
     Args:
         sums (KeySums | None): of other tokens of the same maps.
-        k (Tensor): κ of the keys, shape (B, heads, n, d).
+        k (Tensor): keys before κ, shape (B, heads, n, d).
         v (Tensor): values, same shape.
         global_query (Tensor): mean of κ(q) over all tokens, (B, heads, 1, d).
         table (tuple[Tensor, Tensor]): RoPE of the n tokens.
     """
+    k = kappa(k)
     logits = k @ global_query.mT * k.shape[-1] ** -0.5
     largest = logits.amax(dim=-2, keepdim=True)
     if sums is not None:
@@ -194,34 +199,28 @@ def add_keys(
 
 
 def attend(q: Tensor, sums: KeySums, table: Table, out: Tensor | None = None) -> Tensor:
-    """Attend from κ(q), shape (B, heads, n, d), to the tokens that were summed up."""
+    """Attend from queries (B, heads, n, d) to the tokens that were summed up."""
+    q = kappa(q)
     keys, buffer = sums.keys / sums.weight, sums.buffer / sums.weight
     numerator, denominator = rope2d_rotate(q, table) @ buffer, q @ keys.mT + 1e-6
     return torch.div(numerator, denominator, out=out)
 
 
 class _Rala(torch.autograd.Function):
-    """RALA part by part, keeping κ(q), κ(k), v and d×d sums for its backward pass."""
+    """RALA part by part, keeping q, k, v and d×d sums for its own backward pass."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, *table: Tensor) -> Tensor:
         with use_autocast(q.device.type, None):
-            # The backward pass needs no more of q and k than κ, which is kept instead
-            # unless it takes more memory, as it does in half precision.
-            is_wide = wide(q) is q and wide(k) is k
-            ctx.is_kappa = is_wide and any(ctx.needs_input_grad)
-            if ctx.is_kappa:
-                q, k = (_kappa_map(x, table) for x in (q, k))
-            kappa_of = _identity if ctx.is_kappa else kappa
             sums, g = None, 0
             for part, _ in _parts(q, table):
-                g = g + kappa_of(q[part]).sum(dim=-2, keepdim=True)
+                g = g + kappa(q[part]).sum(dim=-2, keepdim=True)
             g = g / q.shape[-2]
             for part, part_table in _parts(q, table):
-                sums = add_keys(sums, kappa_of(k[part]), v[part], g, part_table)
+                sums = add_keys(sums, k[part], v[part], g, part_table)
             y = _empty_map(v)
             for part, part_table in _parts(q, table):
-                attend(kappa_of(q[part]), sums, part_table, out=y[part])
+                attend(q[part], sums, part_table, out=y[part])
         ctx.save_for_backward(q, k, v, g, *sums, *table)
         return y
 
@@ -229,7 +228,6 @@ class _Rala(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, largest, weight, keys, buffer, *table = ctx.saved_tensors
-        kappa_of = _identity if ctx.is_kappa else kappa
         dq, dk, dv = (_empty_map(x) for x in (q, k, v))
         scale = q.shape[-1] ** -0.5
         with use_autocast(q.device.type, None):
@@ -238,12 +236,12 @@ class _Rala(torch.autograd.Function):
             # κ(q) without what comes through the global query.
             dkeys, dbuffer = 0, 0
             for part, part_table in _parts(q, table):
-                kappa_q = kappa_of(q[part])
+                kappa_q = kappa(q[part])
                 rotated = rope2d_rotate(kappa_q, part_table)
                 denominator = kappa_q @ keys.mT + 1e-6
                 dnumerator = wide(dy[part]) / denominator
                 drotated = dnumerator @ buffer.mT
-                # This is the sum over numerator * dnumerator without the numerator.
+                # The same as the sum over dnumerator * numerator.
                 ddenominator = (rotated * drotated).sum(dim=-1, keepdim=True)
                 ddenominator = ddenominator.neg_() / denominator
                 dbuffer = dbuffer + rotated.mT @ dnumerator
@@ -255,7 +253,7 @@ class _Rala(torch.autograd.Function):
             mean = (buffer * dbuffer).sum((-2, -1), True) + (keys * dkeys).sum(-1, True)
             dg = 0
             for part, part_table in _parts(q, table):
-                kappa_k = kappa_of(k[part])
+                kappa_k = kappa(k[part])
                 rotated = rope2d_rotate(kappa_k, part_table)
                 a = (kappa_k @ g.mT * scale - largest).exp() / weight
                 drotated = wide(v[part]) @ dbuffer.mT
@@ -266,24 +264,11 @@ class _Rala(torch.autograd.Function):
                 dkappa_k = rope2d_rotate(drotated, part_table, True).add_(dkeys)
                 dkappa_k = dkappa_k.mul_(a).addcmul_(dlogits, g)
                 # The slope of κ is κ where that is less than 1.
-                torch.mul(dkappa_k, kappa_k.clamp(max=1), out=dk[part])
+                torch.mul(dkappa_k, kappa_k.clamp_(max=1), out=dk[part])
             dg = dg / q.shape[-2]
             for part, _ in _parts(q, table):
-                slope = kappa_of(q[part]).clamp(max=1)
-                torch.mul(dq[part] + dg, slope, out=dq[part])
+                torch.mul(dq[part] + dg, kappa_slope(q[part]), out=dq[part])
         return dq, dk, dv, None, None
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
-def _kappa_map(x: Tensor, table: Table) -> Tensor:
-    """κ of a whole map, part by part."""
-    result = _empty_map(x)
-    for part, _ in _parts(x, table):
-        kappa(x[part], out=result[part])
-    return result
 
 
 def _parts(x: Tensor, table: Table) -> Iterator[tuple[tuple, Table]]:

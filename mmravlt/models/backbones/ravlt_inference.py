@@ -288,8 +288,7 @@ class _FoldedBlock(nn.Module):
         for part in parts:
             k, v = self._project(x[:, :, part], 0, 2 * channels)
             with use_autocast(x.device.type, None):
-                part_table = rows_table[part], columns
-                sums = add_keys(sums, kappa(k), v, global_query, part_table)
+                sums = add_keys(sums, k, v, global_query, (rows_table[part], columns))
 
         def attend_to_all(rows: Tensor, inner: slice, part: slice) -> Tensor:
             normed = self.norm(rows)
@@ -298,7 +297,7 @@ class _FoldedBlock(nn.Module):
             q, gate = made.chunk(2, dim=1)
             q = split_heads(q, self.num_heads)
             with use_autocast(x.device.type, None):
-                mixed = attend(kappa(q), sums, (rows_table[part], columns))
+                mixed = attend(q, sums, (rows_table[part], columns))
             mixed = merge_heads(mixed, gate.shape[2:])
             mixed = v[:, :, inner].add_(mixed).mul_(gate)
             return rows[:, :, inner] + self.proj(mixed)
