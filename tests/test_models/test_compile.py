@@ -7,7 +7,8 @@ import torch
 
 from mmravlt.models import RAVLT
 
-from .test_ravlt import TINY, filled, make_input, relative_error, release_layout
+from ..golden_fill import filled, make_input, relative_error
+from .test_ravlt import TINY, release_layout
 
 SMALLEST = dict(TINY, depths=(1, 1, 1, 1))
 needs_compiler = pytest.mark.skipif(
