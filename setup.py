@@ -43,7 +43,7 @@ EXTRAS = {
     ],
     # to read and write weights in that format
     'safetensors': ['safetensors>=0.4'],
-    'dev': ['pytest', 'pytest-xdist', 'ruff', 'safetensors'],
+    'dev': ['onnx', 'onnxruntime', 'pytest', 'pytest-xdist', 'ruff', 'safetensors'],
 }
 
 

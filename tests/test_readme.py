@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from mmengine.config import Config
@@ -139,9 +140,11 @@ def write_coco(folder):
 
 
 PYTHON_EXAMPLES = [block for language, block in BLOCKS if language == 'python']
+EXPORTS = [example for example in PYTHON_EXAMPLES if 'torch.onnx' in example]
+CONFIGS = [example for example in PYTHON_EXAMPLES if example not in EXPORTS]
 
 
-@pytest.mark.parametrize('example', PYTHON_EXAMPLES)
+@pytest.mark.parametrize('example', CONFIGS)
 def test_config_examples_build_a_model(example, tmp_path):
     from mmengine.registry import init_default_scope
 
@@ -156,6 +159,15 @@ def test_config_examples_build_a_model(example, tmp_path):
     assert len(model.backbone.layers[2].blocks) == 9  # RAVLT-S
 
 
+@pytest.mark.parametrize('example', EXPORTS)
+def test_export_examples_give_a_file_for_any_size(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    session = onnxruntime.InferenceSession('ravlt_t.onnx')
+    maps = session.run(None, {'image': torch.zeros(1, 3, 96, 160).numpy()})
+    assert [each.shape[2:] for each in maps] == [(24, 40), (12, 20), (6, 10), (3, 5)]
+
+
 def test_examples_were_found():
-    assert len(PYTHON_EXAMPLES) == 2
+    assert (len(CONFIGS), len(EXPORTS)) == (2, 1)
     assert len(COMMANDS) >= 12

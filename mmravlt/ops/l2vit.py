@@ -36,7 +36,8 @@ def l2vit_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Ten
     with use_autocast(q.device.type, None):
         q, k, v, temperature = map(wide, (q, k, v, temperature))
         q, k = q.relu(), k.relu()
-        denominator = (q @ k.sum(dim=-2, keepdim=True).mT).clamp(min=_LEAST_DENOMINATOR)
+        k_sum = k.sum(dim=-2, keepdim=True)
+        denominator = (q @ k_sum.transpose(-2, -1)).clamp(min=_LEAST_DENOMINATOR)
         # The temperature multiplies a d×d matrix, which is smaller than the result.
-        buffer = temperature * (k.mT @ v)
+        buffer = temperature * (k.transpose(-2, -1) @ v)
         return (q @ buffer / denominator).to(out_dtype)

@@ -108,7 +108,9 @@ def focused_attention(q: Tensor, k: Tensor, v: Tensor, scale: Tensor) -> Tensor:
     def features(q: Tensor, k: Tensor) -> Features:
         return focused_features(q, k, scale)
 
-    return _attend(features, q, k, v, eps=1e-6 * k.shape[-2])
+    # 1e-6 for each token. PyTorch's older ONNX exporter takes k.shape[-2] for constant.
+    eps = (0 * wide(k)[..., :1] + 1e-6).sum(dim=-2, keepdim=True)
+    return _attend(features, q, k, v, eps)
 
 
 def focused_features(q: Tensor, k: Tensor, scale: Tensor) -> Features:
@@ -229,7 +231,7 @@ def kv_buffer(k_features: Tensor, v: Tensor) -> Tensor:
         Tensor: shape (B, heads, d, d), at least float32.
     """
     with use_autocast(v.device.type, None):
-        return wide(k_features).mT @ wide(v)
+        return wide(k_features).transpose(-2, -1) @ wide(v)
 
 
 def _attend(
@@ -237,7 +239,7 @@ def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    eps: float | None = None,
+    eps: float | Tensor | None = None,
 ) -> Tensor:
     """Multiply with the buffer, and divide by the sum of similarities plus eps."""
     with use_autocast(q.device.type, None):
@@ -245,7 +247,7 @@ def _attend(
         y = q_features @ kv_buffer(k_features, v)
         if eps is not None:
             sums = k_features.sum(dim=-2, keepdim=True)
-            y = y / (q_features @ sums.mT + eps)
+            y = y / (q_features @ sums.transpose(-2, -1) + eps)
         return y.to(v.dtype)
 
 

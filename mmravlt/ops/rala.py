@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from .autocast import use_autocast, wide
 from .kernels import rala_kernel
-from .rope2d import Table, is_compiling, rope2d_rotate
+from .rope2d import Table, is_recording, rope2d_rotate
 
 # Elements of a part on a CPU: what is computed of a part stays in its cache.
 _PART_ELEMENTS = 2**18
@@ -82,7 +82,7 @@ def rala(
         from .rala_triton import rala as fused_rala
 
         return fused_rala(q, k, v, table)
-    if is_compiling():
+    if is_recording():
         # A compiler fuses and differentiates the equations by itself. PyTorch's
         # takes tensors of four axes for maps and lays them out as channels_last,
         # here with the heads innermost, and then writes the logits of 16 heads at
@@ -106,7 +106,7 @@ def rala_reference(
     """:func:`rala` as its equations stand, differentiated by PyTorch."""
     with use_autocast(q.device.type, None):
         q, keys, buffer = _sum_up(q, k, v, table, kappa, kv_augmentation)
-        denominator = q @ keys.mT + 1e-6
+        denominator = q @ keys.transpose(-2, -1) + 1e-6
         return (rope2d_rotate(q, table) @ buffer / denominator).to(v.dtype)
 
 
@@ -136,15 +136,17 @@ def _sum_up(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """κ(q), the mean key (B, heads, 1, d), and the KV buffer (B, heads, d, d)."""
     check_kappa(kappa)
+    # PyTorch's older ONNX exporter, which mmdeploy uses, knows transpose but not mT,
+    # and takes the number of tokens in shapes, also zeros_like's, for constant.
     q, k = (KAPPAS[kappa](wide(x)) for x in (q, k))
     if kv_augmentation:
         global_query = q.mean(dim=-2, keepdim=True)
-        logits = global_query @ k.mT * q.shape[-1] ** -0.5
-        weights = logits.softmax(dim=-1)  # a: B, heads, 1, N
+        logits = global_query @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     else:
-        weights = torch.full_like(k[..., :1], 1 / k.shape[-2]).mT
-    buffer = (rope2d_rotate(k, table) * weights.mT).mT @ wide(v)
-    return q, weights @ k, buffer
+        logits = 0 * k[..., :1].transpose(-2, -1)  # of all tokens alike
+    weights = logits.softmax(dim=-1)  # a: B, heads, 1, N
+    weighted = rope2d_rotate(k, table) * weights.transpose(-2, -1)
+    return q, weights @ k, weighted.transpose(-2, -1) @ wide(v)
 
 
 def kappa(x: Tensor) -> Tensor:

@@ -20,6 +20,11 @@ _tables: dict[tuple, Table] = {}
 _MOST_TABLES = 8  # four stages at two sizes
 
 
+def is_recording() -> bool:
+    """Whether operations are recorded, by a compiler, an exporter or TorchScript."""
+    return is_compiling() or torch.jit.is_tracing()
+
+
 def rope2d_angles(head_dim: int, device: torch.device | str = 'cpu') -> Tensor:
     """Rotation per step of one row or column, in radians.
 
@@ -52,10 +57,10 @@ def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -
         hundred columns.
     """
     key = (height, width, head_dim, device)
-    if is_compiling() or key not in _tables:
+    if is_recording() or key not in _tables:
         table = _make_table(*key)
         # While a model is traced, tensors are symbols that nobody else can use.
-        if is_compiling() or type(table[0]) is not Tensor:
+        if is_recording() or type(table[0]) is not Tensor:
             return table
         while len(_tables) >= _MOST_TABLES:
             _tables.pop(next(iter(_tables)))
@@ -107,7 +112,7 @@ def rope2d_rotate(x: Tensor, table: Table, inverse: bool = False) -> Tensor:
     if wide.stride(-1) != 1 or any(stride % 2 for stride in wide.stride()[:-1]):
         wide = wide.contiguous()  # or its pairs are no complex numbers
     pairs = wide.unflatten(-1, (-1, 2))
-    if is_compiling():
+    if is_recording():
         # Compilers and exporters know no complex numbers.
         (x0, x1), (cosine, sine) = pairs.unbind(-1), turn.unbind(-1)
         rotated = torch.stack((x0 * cosine - x1 * sine, x1 * cosine + x0 * sine), -1)

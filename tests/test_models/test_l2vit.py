@@ -257,6 +257,7 @@ def test_gradients_have_the_layout_of_their_parameters():
     sum(out.square().sum() for out in model(make_input((2, 3, 64, 64)))).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.stride() == parameter.stride(), name
+        assert parameter.is_contiguous(), name
 
 
 @pytest.mark.parametrize('dtype,error', [(torch.float16, 1e-2), (torch.bfloat16, 8e-2)])

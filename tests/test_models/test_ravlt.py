@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmravlt.models import RAVLT
 from mmravlt.models.layers import residual_conv
@@ -282,12 +283,27 @@ def test_norm_eval_fixes_batch_statistics_but_not_weights(norm, norm_eval):
 
 
 def test_gradients_have_the_layout_of_their_parameters():
-    """Otherwise DistributedDataParallel warns and copies them in each step."""
+    """Otherwise DistributedDataParallel warns and copies them in each step.
+
+    Pruning and FSDP, among others, take contiguous parameters only.
+    """
     model = RAVLT(TINY)
     outputs = model(make_input((2, 3, 64, 64)))
     sum(out.square().sum() for out in outputs).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.stride() == parameter.stride(), name
+        assert parameter.is_contiguous(), name
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_pytorchs_flop_counter_counts_a_training_step(with_cp):
+    model = RAVLT(TINY, with_cp=with_cp)
+    image = make_input((2, 3, 64, 64))
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        model(image)
+    with FlopCounterMode(display=False) as step:
+        sum(out.square().sum() for out in model(image)).backward()
+    assert step.get_total_flops() > 2 * forward.get_total_flops() > 0
 
 
 def test_float64_is_computed_in_float64():

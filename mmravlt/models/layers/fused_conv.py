@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmravlt.ops.autocast import autocast_dtype
-from mmravlt.ops.rope2d import is_compiling
+from mmravlt.ops.rope2d import is_recording
 
 
 def scaled_conv(conv: nn.Module, gamma: Tensor, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
     Returns:
         tuple[Tensor]: each of shape (B, C / parts, H, W).
     """
-    if not is_plain(conv) or x.device.type != 'cpu' or is_compiling():
+    if not is_plain(conv) or x.device.type != 'cpu' or is_recording():
         return conv(x).chunk(parts, dim=1)
     shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
     return tuple(F.conv2d(x, weight, bias) for weight, bias in shares)
@@ -88,7 +88,7 @@ def wide_depthwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
     is_trained = x.device.type == 'cpu' and torch.is_grad_enabled()
     if (
         not is_trained
-        or is_compiling()
+        or is_recording()
         or not _can_fuse(conv, x)
         or not _is_wide_depthwise(conv)
         or x.shape[3] < conv.kernel_size[1]

@@ -1,6 +1,6 @@
 from torch import Tensor, nn
 
-from mmravlt.ops.rope2d import is_compiling
+from mmravlt.ops.rope2d import is_recording
 
 
 class GELU2d(nn.GELU):
@@ -12,6 +12,6 @@ class GELU2d(nn.GELU):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        if is_compiling():
+        if is_recording():
             return super().forward(x)
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

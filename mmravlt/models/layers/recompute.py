@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmravlt.ops.autocast import autocast_dtype, use_autocast
-from mmravlt.ops.rope2d import is_compiling
+from mmravlt.ops.rope2d import is_compiling, is_recording
 
 
 def call_forgetting(
@@ -34,10 +34,10 @@ def call_forgetting(
     Returns:
         what the function returns.
     """
-    # A compiler decides by itself what it computes again, and where tensors have no
+    # What is recorded is differentiated elsewhere, if at all, and where tensors have no
     # values there is no memory to save.
     has_values = type(x) is Tensor and not x.is_meta
-    if is_compiling() or not has_values or not torch.is_grad_enabled():
+    if is_recording() or not has_values or not torch.is_grad_enabled():
         return function(x)
     place, shape = x.data_ptr(), x.shape
     autocast = x.device.type, autocast_dtype(x.device.type)
@@ -56,8 +56,11 @@ def call_forgetting(
         if kept is not None:
             return kept
         if not recomputed:
+            # Detached, because PyTorch's FlopCounterMode fails at views of tensors that
+            # require gradients where none are recorded.
+            kept_inputs = [each.detach() for each in keeper.grad_fn.saved_tensors]
             with torch.no_grad(), use_autocast(*autocast):
-                result = recompute(*keeper.grad_fn.saved_tensors)
+                result = recompute(*kept_inputs)
             recomputed.extend([result] * len(uses))
         return recomputed.pop()
 
@@ -86,7 +89,9 @@ def call_recomputing(block: nn.Module, *inputs: Any) -> Any:
     """
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
     # A compiler cannot trace the statistics' context, and saves memory by itself.
-    if not torch.is_grad_enabled() or (norms and is_compiling()):
+    # TorchScript traces once more without gradients, and refuses a graph that differs.
+    cannot = torch.jit.is_tracing() or (norms and is_compiling())
+    if cannot or not torch.is_grad_enabled():
         return block(*inputs)
     options = {}
     if norms:

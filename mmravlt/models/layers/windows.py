@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmravlt.ops.rope2d import is_compiling
+from mmravlt.ops.rope2d import is_recording
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -16,7 +16,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """
     right, bottom = -x.shape[3] % multiple, -x.shape[2] % multiple
     # A compiler would make a graph for each answer of the condition.
-    missing = is_compiling() or right or bottom
+    missing = is_recording() or right or bottom
     return F.pad(x, (0, right, 0, bottom)) if missing else x
 
 
