@@ -2,7 +2,7 @@
 
 import os
 
-from torch import Tensor, library
+from torch import Tensor, jit, library
 
 KERNELS = ('auto', 'triton', 'torch')
 
@@ -79,6 +79,8 @@ def _check(name: str) -> None:
 
 
 def _why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+    if jit.is_tracing():  # its files must run where there are no such kernels
+        return 'traced by TorchScript'
     if not q.is_cuda:
         return f'device {q.device.type}'
     if not hasattr(library, 'custom_op'):

@@ -41,6 +41,17 @@ def test_variants_of_rala_go_to_pytorch(options, reason):
         rala(*qkv, rope2d_table(3, 4, 64, qkv.device), **options)
 
 
+def test_what_torchscript_traces_needs_no_triton():
+    chosen = []
+
+    def function(q):
+        chosen.append(rala_kernel(q, q, q))
+        return 2 * q
+
+    torch.jit.trace(function, make_qkv('cpu')[0])
+    assert ('torch', 'traced by TorchScript') in chosen
+
+
 @pytest.mark.parametrize('name', ['cuda', '', 'Triton'])
 def test_unknown_kernels_are_refused(name, monkeypatch):
     with pytest.raises(ValueError, match="'auto', 'triton', 'torch'"):
