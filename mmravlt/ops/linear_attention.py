@@ -109,7 +109,7 @@ def focused_attention(q: Tensor, k: Tensor, v: Tensor, scale: Tensor) -> Tensor:
         return focused_features(q, k, scale)
 
     # 1e-6 for each token. PyTorch's older ONNX exporter takes k.shape[-2] for constant.
-    eps = (0 * wide(k)[..., :1] + 1e-6).sum(dim=-2, keepdim=True)
+    eps = (0 * wide(k[..., :1]) + 1e-6).sum(dim=-2, keepdim=True)
     return _attend(features, q, k, v, eps)
 
 

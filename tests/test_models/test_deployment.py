@@ -10,8 +10,8 @@ from mmravlt import optimize_for_inference
 from mmravlt.models import RAVLT, L2ViT
 
 from ..golden_fill import filled, make_input, relative_error
+from .test_ravlt import TINY
 
-TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))
 MODELS = {
     'release': lambda: RAVLT(TINY),
     'with_cp': lambda: RAVLT(TINY, with_cp=True),
