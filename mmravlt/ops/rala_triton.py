@@ -6,16 +6,21 @@ lies between, only sums of d × d numbers per head reach memory.
 
 .. code-block:: text
 
-    forward    q ─> sum of κ(q) ─┐
-               k, v ─────────────┴─> softmax and both sums, by parts ─> merged
+    forward    q ─> sum of κ(q), by parts ─┐
+               k, v ───────────────────────┴─> softmax and both sums, by parts ─> merged
                q, merged ─> y
     backward   q, dy, merged ─> gradients of the sums, by parts ─> merged
-               k, v, merged ─> dk, dv, gradient of the mean query, by parts
+               k, v, merged ─> dk, dv, gradient of the mean query, by parts ─> merged
                q, dy, merged ─> dq
 
 A fixed number of programs shares the tokens of a head, and their parts are added
 in a fixed order: without atomic additions, the same input always gives the same
-bits.
+bits. A head of few tokens has one program, and nothing to merge.
+
+Products of half-precision inputs run in bfloat16 on tensor cores, with each float32
+factor split into two bfloat16 numbers, which keeps 16 bits of it. TF32 keeps 11 and
+cuts the rest off, so that every result would be smaller by 1e-3, and where the softmax
+over tokens is peaked, gradients of keys would be wrong.
 
 Origin: the equations are those of :mod:`mmravlt.ops.rala`; the softmax over
 tokens in one pass is "Online normalizer calculation for softmax",
@@ -86,8 +91,8 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
 
     Returns:
         Tensor: shape (B, heads, N, d) in the type of ``v``, laid out in memory as
-        (B, N, heads, d). Sums, κ and denominators are float32; products of
-        half-precision inputs run in TF32, those of float32 inputs in float32.
+        (B, N, heads, d). Sums, κ and denominators are float32, and so are
+        products of float32 inputs; those of others keep 16 bits of each factor.
 
     Raises:
         ValueError: if :func:`why_not` has a reason, or if the table does not fit.
@@ -115,63 +120,57 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
     return _forward(q, k, v, rows, columns)[0]
 
 
+@triton.jit
+def _exp(x):
+    # tl.exp spends three more instructions on results below the normal numbers.
+    return tl.exp2(x * 1.4426950408889634)
+
+
+# Under TRITON_INTERPRET=1 the kernels run on any device, slowly.
+INTERPRETED = not isinstance(_exp, triton.runtime.JITFunction)
+_INTERPRETED = tl.constexpr(INTERPRETED)
+
 # In all kernels d is the head size and D the power of two that holds it; BLOCK is how
-# many tokens a program holds at a time. Tokens and channels out of bounds are loaded
-# as minus infinity where κ follows, since κ(-inf) = 0 adds nothing to any sum.
+# many tokens a program holds at a time. Channels out of bounds are loaded as minus
+# infinity where κ follows, since κ(-inf) = 0 adds nothing to any sum. Instead of tokens
+# out of bounds the last one is loaded, which needs no masks; they get no weight.
 
 
 @triton.jit
 def _kappa(x):
-    return tl.where(x > 0, x + 1, tl.exp(x))
-
-
-@triton.jit
-def _inside(
-    start, n_tokens, first, d: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr
-):
-    token = start + tl.arange(0, BLOCK)
-    channel = first + tl.arange(0, WIDTH)
-    return (token < n_tokens)[:, None] & (channel < d)[None, :]
+    x = x.to(tl.float32)
+    return tl.where(x > 0, x + 1, _exp(x))
 
 
 @triton.jit
 def _load(
-    x,
-    stride_n,
-    stride_d,
-    start,
-    n_tokens,
-    first,
-    other,
-    d: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """A (BLOCK, WIDTH) tile of one head, in float32."""
+    x, stride_n, stride_d, start, n_tokens, first, other,
+    d: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """A (BLOCK, WIDTH) tile of one head."""
     # The start can lie beyond 2^31 elements, what is left of the way cannot.
     x += tl.cast(start, tl.int64) * stride_n
-    token, channel = tl.arange(0, BLOCK), first + tl.arange(0, WIDTH)
+    token = tl.minimum(tl.arange(0, BLOCK), n_tokens - 1 - start)
+    channel = first + tl.arange(0, WIDTH)
     at = token[:, None] * stride_n + channel[None, :] * stride_d
-    mask = _inside(start, n_tokens, first, d, BLOCK, WIDTH)
-    return tl.load(x + at, mask=mask, other=other).to(tl.float32)
+    if d % WIDTH == 0:
+        tile = tl.load(x + at)
+    else:
+        tile = tl.load(x + at, mask=(channel < d)[None, :], other=other)
+    return tile
 
 
 @triton.jit
 def _store(
-    x,
-    value,
-    stride_n,
-    start,
-    n_tokens,
-    first,
-    d: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    x, value, stride_n, start, n_tokens, first,
+    d: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     x += tl.cast(start, tl.int64) * stride_n
     token, channel = tl.arange(0, BLOCK), first + tl.arange(0, WIDTH)
     at = token[:, None] * stride_n + channel[None, :]
-    mask = _inside(start, n_tokens, first, d, BLOCK, WIDTH)
+    mask = (token < n_tokens - start)[:, None]
+    if d % WIDTH != 0:
+        mask &= (channel < d)[None, :]
     tl.store(x + at, value.to(x.dtype.element_ty), mask=mask)
 
 
@@ -181,14 +180,6 @@ def _load_matrix(x, first, d: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr
     row, column = tl.arange(0, D), first + tl.arange(0, WIDTH)
     mask = (row < d)[:, None] & (column < d)[None, :]
     return tl.load(x + row[:, None] * d + column[None, :], mask=mask, other=0.0)
-
-
-@triton.jit
-def _load_transposed(x, first, d: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr):
-    """The transpose of what :func:`_load_matrix` loads, (WIDTH, D)."""
-    row, column = tl.arange(0, D), first + tl.arange(0, WIDTH)
-    mask = (row < d)[None, :] & (column < d)[:, None]
-    return tl.load(x + row[None, :] * d + column[:, None], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -210,9 +201,9 @@ def _load_vector(x, d: tl.constexpr, D: tl.constexpr):
 def _sum_of_parts(parts, count, d: tl.constexpr, D: tl.constexpr):
     """Sum of ``count`` vectors of d numbers, in a fixed order."""
     channel = tl.arange(0, D)
-    total = tl.zeros((64, D), tl.float32)
-    for first in range(0, count, 64):
-        part = first + tl.arange(0, 64)
+    total = tl.zeros((32, D), tl.float32)
+    for first in range(0, count, 32):
+        part = first + tl.arange(0, 32)
         mask = (part < count)[:, None] & (channel < d)[None, :]
         at = part[:, None] * d + channel[None, :]
         total += tl.load(parts + at, mask=mask, other=0.0)
@@ -220,31 +211,33 @@ def _sum_of_parts(parts, count, d: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
+def _add_pairs(x, BLOCK: tl.constexpr, D: tl.constexpr):
+    """Sums of tokens 8 apart, (BLOCK / 2, D).
+
+    After a product on tensor cores, one thread holds both, and half as many numbers
+    remain to be kept.
+    """
+    pairs = tl.sum(tl.reshape(x, (BLOCK // 16, 2, 8, D)), 1)
+    return tl.reshape(pairs, (BLOCK // 2, D))
+
+
+@triton.jit
 def _angles(
-    rows,
-    columns,
-    width,
-    start,
-    n_tokens,
-    d: tl.constexpr,
-    BLOCK: tl.constexpr,
-    D: tl.constexpr,
-):
+    rows, columns, width, start, n_tokens,
+    d: tl.constexpr, BLOCK: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
     """Cosine and sine of each token and pair of channels, (BLOCK, D / 2) each."""
     half: tl.constexpr = d // 2
-    token = (start + tl.arange(0, BLOCK))[:, None]
+    token = tl.minimum(start + tl.arange(0, BLOCK), n_tokens - 1)[:, None]
+    # Division of unsigned numbers takes fewer instructions.
+    row = (token.to(tl.uint32) // width.to(tl.uint32)).to(tl.int32)
+    column = token - row * width
     at = tl.arange(0, D)[None, :]  # cosine and sine alternate
-    of_row = tl.load(
-        rows + (token // width) * half + at,
-        mask=(token < n_tokens) & (at < half),
-        other=0.0,
+    place = tl.where(
+        at < half, rows + (row * half + at), columns + (column * half + (at - half))
     )
-    of_column = tl.load(
-        columns + (token % width) * half + at - half,
-        mask=(token < n_tokens) & (at >= half) & (at < d),
-        other=0.0,
-    )
-    return tl.split(tl.reshape(of_row + of_column, (BLOCK, D // 2, 2)))
+    angle = tl.load(place) if d == D else tl.load(place, mask=at < d, other=0.0)
+    return tl.split(tl.reshape(angle, (BLOCK, D // 2, 2)))
 
 
 @triton.jit
@@ -255,10 +248,77 @@ def _rotate(x, cosine, sine, BLOCK: tl.constexpr, D: tl.constexpr):
     return tl.reshape(turned, (BLOCK, D))
 
 
+@triton.jit
+def _cut(x):
+    """The upper half of a float32: what bfloat16 can hold of it."""
+    return (x.to(tl.uint32, bitcast=True) & 0xFFFF0000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _dot(a, b, acc):
+    """acc + a b of bfloat16 tiles, which the interpreter cannot multiply."""
+    if _INTERPRETED:
+        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision='ieee')
+    else:
+        acc = tl.dot(a, b, acc)
+    return acc
+
+
+@triton.jit
+def _add_product(
+    acc, a, b, A_EXACT: tl.constexpr, B_EXACT: tl.constexpr, IEEE: tl.constexpr
+):
+    """acc + a b in float32 (IEEE), or in bfloat16 with two parts of each factor.
+
+    A factor that is exact is a bfloat16 tile, and its own first part.
+    """
+    if IEEE:
+        acc = tl.dot(a, b, acc, input_precision='ieee')
+    else:
+        if A_EXACT:
+            a_high = a
+        else:
+            a = a.to(tl.float32)
+            a_high = _cut(a).to(tl.bfloat16)
+        if B_EXACT:
+            b_high = b
+        else:
+            b = b.to(tl.float32)
+            b_high = _cut(b).to(tl.bfloat16)
+        # The small terms first. Left out is the product of both second parts.
+        if not A_EXACT:
+            acc = _dot((a - _cut(a)).to(tl.bfloat16), b_high, acc)
+        if not B_EXACT:
+            acc = _dot(a_high, (b - _cut(b)).to(tl.bfloat16), acc)
+        acc = _dot(a_high, b_high, acc)
+    return acc
+
+
+@triton.jit
+def _times_transposed(
+    x, stride_n, stride_d, start, n_tokens, matrix, whole,
+    d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    IEEE: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """x Mᵀ for BLOCK tokens, CHUNK channels of x at a time.
+
+    ``whole`` is the matrix at ``matrix`` if CHUNK is all of it.
+    """
+    product = tl.zeros((BLOCK, D), tl.float32)
+    for first in range(0, d, CHUNK):
+        part = _load(
+            x, stride_n, stride_d, start, n_tokens, first, 0.0, d, BLOCK, CHUNK
+        )
+        columns = whole if CHUNK == D else _load_matrix(matrix, first, d, D, CHUNK)
+        product = _add_product(product, part, tl.trans(columns), EXACT, False, IEEE)
+    return product
+
+
 # Each program belongs to one image and head (axis 0 of the grid) and to one split
 # (axis 1), which takes every splits-th block of tokens. There are never more splits
 # than blocks, so that each has a token. Per head, `sums` holds d rows of
-# Σ a_j R κ(k_j)ᵀ v_j, then one row Σ a_j κ(k_j); `d_sums` is its gradient.
+# Σ a_j R κ(k_j)ᵀ v_j, then one row Σ a_j κ(k_j); `d_sums` is its gradient. Where a head
+# has one split, its part is the result.
 
 _OFTEN_CHANGING = ['n_tokens', 'width', 'g_splits', 'splits']
 
@@ -274,9 +334,11 @@ def _sum_queries_kernel(
     total = tl.zeros((BLOCK, D), tl.float32)
     for block in range(split, tl.cdiv(n_tokens, BLOCK), splits):
         start = block * BLOCK
-        total += _kappa(
+        there = tl.arange(0, BLOCK) < n_tokens - start
+        queries = _kappa(
             _load(q, q_n, q_d, start, n_tokens, 0, -float('inf'), d, BLOCK, D)
         )
+        total += tl.where(there[:, None], queries, 0.0)
     channel = tl.arange(0, D)
     at = (tl.cast(head, tl.int64) * splits + split) * d + channel
     tl.store(g_parts + at, tl.sum(total, 0), mask=channel < d)
@@ -285,11 +347,11 @@ def _sum_queries_kernel(
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _sum_keys_kernel(
     k, k_b, k_h, k_n, k_d, v, v_b, v_h, v_n, v_d, rows, columns, width,
-    g_parts, g_splits, g, stat_parts, sum_parts, heads, n_tokens,
+    g_parts, g_splits, g, logits, stat_parts, sum_parts, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """The mean query, and parts of both sums over keys by an online softmax.
+    """The mean query, logits, and parts of both sums over keys by an online softmax.
 
     Axis 2 of the grid shares out the channels of v, COLUMNS to each program; all of
     them weigh the keys alike, and the first stores what is not about v.
@@ -300,38 +362,47 @@ def _sum_keys_kernel(
     k += image * k_b + at_head * k_h
     v += image * v_b + at_head * v_h
     head = tl.cast(head, tl.int64)
+    logits += head * n_tokens
     channel = tl.arange(0, D)
     mean = _sum_of_parts(g_parts + head * g_splits * d, g_splits, d, D) / n_tokens
     if (split == 0) & (column == 0):
         tl.store(g + head * d + channel, mean, mask=channel < d)
     mean *= d**-0.5
     largest = -float('inf')
-    weight_sum = 0.0
-    key_sum = tl.zeros((D,), tl.float32)
+    weight_sums = tl.zeros((BLOCK,), tl.float32)
+    key_sums = tl.zeros((BLOCK, D), tl.float32)
     buffer = tl.zeros((D, COLUMNS), tl.float32)
     for block in range(split, tl.cdiv(n_tokens, BLOCK), splits):
         start = block * BLOCK
         keys = _kappa(
             _load(k, k_n, k_d, start, n_tokens, 0, -float('inf'), d, BLOCK, D)
         )
-        values = _load(v, v_n, v_d, start, n_tokens, column, 0.0, d, BLOCK, COLUMNS)
         cosine, sine = _angles(rows, columns, width, start, n_tokens, d, BLOCK, D)
         logit = tl.sum(keys * mean[None, :], 1)
-        there = start + tl.arange(0, BLOCK) < n_tokens
+        token = tl.arange(0, BLOCK)
+        there = token < n_tokens - start
+        if column == 0:
+            tl.store(logits + start + token, logit, mask=there)
         logit = tl.where(there, logit, -float('inf'))
         before = largest
         largest = tl.maximum(before, tl.max(logit, 0))
-        shrink = tl.exp(before - largest)
-        weight = tl.exp(logit - largest)
+        shrink = _exp(before - largest)
+        weight = _exp(logit - largest)
         keys *= weight[:, None]
-        weight_sum = weight_sum * shrink + tl.sum(weight, 0)
-        key_sum = key_sum * shrink + tl.sum(keys, 0)
+        weight_sums = weight_sums * shrink + weight
+        key_sums = key_sums * shrink + keys
         turned = tl.trans(_rotate(keys, cosine, sine, BLOCK, D))
-        buffer = tl.dot(turned, values, acc=buffer * shrink, input_precision=PRECISION)
+        values = _load(v, v_n, v_d, start, n_tokens, column, 0.0, d, BLOCK, COLUMNS)
+        buffer = _add_product(buffer * shrink, turned, values, False, EXACT, IEEE)
     part = head * splits + split
     sum_parts += part * (d + 1) * d
-    _store_matrix(sum_parts, buffer, column, d, D, COLUMNS)
+    weight_sum = tl.sum(weight_sums, 0)
+    factor = 1.0
+    if splits == 1:
+        factor = 1 / weight_sum
+    _store_matrix(sum_parts, buffer * factor, column, d, D, COLUMNS)
     if column == 0:
+        key_sum = tl.sum(key_sums, 0) * factor
         tl.store(sum_parts + d * d + channel, key_sum, mask=channel < d)
         tl.store(stat_parts + part * 2, largest)
         tl.store(stat_parts + part * 2 + 1, weight_sum)
@@ -356,7 +427,7 @@ def _merge_keys_kernel(
         maximum = tl.load(stat_parts + part * 2, mask=there, other=-float('inf'))
         before = largest
         largest = tl.maximum(before, tl.max(maximum, 0))
-        shrink, factor = tl.exp(before - largest), tl.exp(maximum - largest)
+        shrink, factor = _exp(before - largest), _exp(maximum - largest)
         weight = tl.load(stat_parts + part * 2 + 1, mask=there, other=0.0)
         weight_sum = weight_sum * shrink + tl.sum(weight * factor, 0)
         found = tl.load(
@@ -372,10 +443,30 @@ def _merge_keys_kernel(
 
 
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
+def _merge_kernel(
+    parts, total, splits,
+    SIZE: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """WIDTH of the SIZE numbers of the sum of all parts; axis 1 says which."""
+    head, piece = tl.cast(tl.program_id(0), tl.int64), tl.program_id(1)
+    parts += head * splits * SIZE
+    at = piece * WIDTH + tl.arange(0, WIDTH)
+    sums = tl.zeros((PARTS, WIDTH), tl.float32)
+    for first in range(0, splits, PARTS):
+        part = first + tl.arange(0, PARTS)
+        sums += tl.load(
+            parts + part[:, None] * SIZE + at[None, :],
+            mask=(part < splits)[:, None] & (at < SIZE)[None, :],
+            other=0.0,
+        )
+    tl.store(total + head * SIZE + at, tl.sum(sums, 0), mask=at < SIZE)
+
+
+@triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _output_kernel(
     q, q_b, q_h, q_n, q_d, rows, columns, width, sums, y, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """y from q and ``sums``, CHUNK channels of v at a time."""
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
@@ -384,233 +475,249 @@ def _output_kernel(
     y += (image * n_tokens * heads + at_head) * d
     sums += tl.cast(head, tl.int64) * (d + 1) * d
     key_sum = _load_vector(sums + d * d, d, D)
+    if CHUNK == D:
+        buffer = _load_matrix(sums, 0, d, D, D)
     for block in range(split, tl.cdiv(n_tokens, BLOCK), splits):
         start = block * BLOCK
         queries = _kappa(
             _load(q, q_n, q_d, start, n_tokens, 0, -float('inf'), d, BLOCK, D)
         )
         cosine, sine = _angles(rows, columns, width, start, n_tokens, d, BLOCK, D)
-        denominator = tl.sum(queries * key_sum[None, :], 1) + 1e-6
-        turned = _rotate(queries, cosine, sine, BLOCK, D)
+        inverse = 1 / (tl.sum(queries * key_sum[None, :], 1) + 1e-6)
+        turned = _rotate(queries * inverse[:, None], cosine, sine, BLOCK, D)
         for first in range(0, d, CHUNK):
-            buffer = _load_matrix(sums, first, d, D, CHUNK)
-            out = tl.dot(turned, buffer, input_precision=PRECISION)
-            out = out / denominator[:, None]
+            if CHUNK != D:
+                buffer = _load_matrix(sums, first, d, D, CHUNK)
+            out = tl.zeros((BLOCK, CHUNK), tl.float32)
+            out = _add_product(out, turned, buffer, False, False, IEEE)
             _store(y, out, heads * d, start, n_tokens, first, d, BLOCK, CHUNK)
-
-
-@triton.jit
-def _times_transposed(
-    x, stride_n, stride_d, start, n_tokens, matrix,
-    d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """x Mᵀ for BLOCK tokens, CHUNK channels of x at a time."""
-    product = tl.zeros((BLOCK, D), tl.float32)
-    for first in range(0, d, CHUNK):
-        part = _load(
-            x, stride_n, stride_d, start, n_tokens, first, 0.0, d, BLOCK, CHUNK
-        )
-        turned = _load_transposed(matrix, first, d, D, CHUNK)
-        product = tl.dot(part, turned, acc=product, input_precision=PRECISION)
-    return product
 
 
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _sums_backward_kernel(
     q, q_b, q_h, q_n, q_d, dy, dy_b, dy_h, dy_n, dy_d, rows, columns, width,
-    sums, d_sum_parts, heads, n_tokens,
+    sums, d_sum_parts, peaks, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    COLUMNS: tl.constexpr, IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """Parts of the gradient with respect to ``sums``.
+    """Parts of the gradient with respect to ``sums``; no key is a peak yet.
 
     Axis 2 of the grid shares out the channels of dy, COLUMNS to each program; the
     first also finds the gradient of Σ a_j κ(k_j).
     """
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     column = tl.program_id(2) * COLUMNS
+    if (split == 0) & (column == 0):
+        tl.store(peaks + head, -1)
     image, at_head = tl.cast(head // heads, tl.int64), tl.cast(head % heads, tl.int64)
     q += image * q_b + at_head * q_h
     dy += image * dy_b + at_head * dy_h
     head = tl.cast(head, tl.int64)
     sums += head * (d + 1) * d
     key_sum = _load_vector(sums + d * d, d, D)
-    d_key_sum = tl.zeros((D,), tl.float32)
+    d_key_sums = tl.zeros((BLOCK // 2, D), tl.float32)
     d_buffer = tl.zeros((D, COLUMNS), tl.float32)
+    whole = 0
+    if CHUNK == D:
+        whole = _load_matrix(sums, 0, d, D, D)
     for block in range(split, tl.cdiv(n_tokens, BLOCK), splits):
         start = block * BLOCK
         queries = _kappa(
             _load(q, q_n, q_d, start, n_tokens, 0, -float('inf'), d, BLOCK, D)
         )
         cosine, sine = _angles(rows, columns, width, start, n_tokens, d, BLOCK, D)
-        denominator = tl.sum(queries * key_sum[None, :], 1) + 1e-6
-        turned = _rotate(queries, cosine, sine, BLOCK, D)
-        if column == 0:
-            back = _times_transposed(
-                dy, dy_n, dy_d, start, n_tokens, sums, d, D, BLOCK, CHUNK, PRECISION
-            )
-            # dy · y = dy · (Rκ(q) KV) / den = Rκ(q) · (dy KVᵀ) / den
-            d_denominator = -tl.sum(turned * back, 1) / denominator / denominator
-            d_key_sum += tl.sum(queries * d_denominator[:, None], 0)
+        inverse = 1 / (tl.sum(queries * key_sum[None, :], 1) + 1e-6)
+        inverse = tl.where(tl.arange(0, BLOCK) < n_tokens - start, inverse, 0.0)
+        turned = _rotate(queries * inverse[:, None], cosine, sine, BLOCK, D)
         d_out = _load(dy, dy_n, dy_d, start, n_tokens, column, 0.0, d, BLOCK, COLUMNS)
-        d_out = d_out / denominator[:, None]
-        d_buffer = tl.dot(
-            tl.trans(turned), d_out, acc=d_buffer, input_precision=PRECISION
-        )
+        d_buffer = _add_product(d_buffer, tl.trans(turned), d_out, False, EXACT, IEEE)
+        if COLUMNS == D or column == 0:
+            back = _times_transposed(
+                dy, dy_n, dy_d, start, n_tokens, sums, whole,
+                d, D, BLOCK, CHUNK, IEEE, EXACT,
+            )  # fmt: skip
+            # dy · y = dy · (Rκ(q) KV) / den = Rκ(q) · (dy KVᵀ) / den
+            d_denominator = -tl.sum(turned * back, 1) * inverse
+            d_key_sums += _add_pairs(queries * d_denominator[:, None], BLOCK, D)
     d_sum_parts += (head * splits + split) * (d + 1) * d
     _store_matrix(d_sum_parts, d_buffer, column, d, D, COLUMNS)
     if column == 0:
         channel = tl.arange(0, D)
-        tl.store(d_sum_parts + d * d + channel, d_key_sum, mask=channel < d)
-
-
-@triton.jit(do_not_specialize=_OFTEN_CHANGING)
-def _merge_backward_kernel(
-    d_sum_parts, sums, d_sums, inner, splits,
-    SIZE: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
-):  # fmt: skip
-    """As above for ``d_sums``, and the inner product of each piece with ``sums``."""
-    head, piece = tl.cast(tl.program_id(0), tl.int64), tl.program_id(1)
-    d_sum_parts += head * splits * SIZE
-    at = piece * WIDTH + tl.arange(0, WIDTH)
-    total = tl.zeros((PARTS, WIDTH), tl.float32)
-    for first in range(0, splits, PARTS):
-        part = first + tl.arange(0, PARTS)
-        total += tl.load(
-            d_sum_parts + part[:, None] * SIZE + at[None, :],
-            mask=(part < splits)[:, None] & (at < SIZE)[None, :],
-            other=0.0,
-        )
-    gradient = tl.sum(total, 0)
-    tl.store(d_sums + head * SIZE + at, gradient, mask=at < SIZE)
-    value = tl.load(sums + head * SIZE + at, mask=at < SIZE, other=0.0)
-    product = tl.sum(gradient * value, 0)
-    tl.store(inner + head * tl.num_programs(1) + piece, product)
+        tl.store(d_sum_parts + d * d + channel, tl.sum(d_key_sums, 0), mask=channel < d)
 
 
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _keys_backward_kernel(
     k, k_b, k_h, k_n, k_d, v, v_b, v_h, v_n, v_d, rows, columns, width,
-    g, stats, d_sums, inner, dk, dv, dg_parts, heads, n_tokens,
+    g, logits, stats, sums, d_sums, dk, dv, dg_parts, peaks, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr, PIECES: tl.constexpr, MOST_PIECES: tl.constexpr,
+    IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv, and parts of the gradient with respect to the mean query."""
+    """dk, dv, and parts of the gradient with respect to the mean query.
+
+    A key with more than half of the weight is left to :func:`_queries_backward_kernel`
+    as far as its logit goes, and named in ``peaks``: of its gradient, a (da - Σ a da),
+    rounding would leave nothing, since da is nearly all of the sum. The gradients of
+    all logits sum to zero, so it is what the others lack, and each part of ``dg_parts``
+    ends with the sum of the others.
+    """
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     image, at_head = tl.cast(head // heads, tl.int64), tl.cast(head % heads, tl.int64)
     k += image * k_b + at_head * k_h
     v += image * v_b + at_head * v_h
     dk += (image * n_tokens * heads + at_head) * d
     dv += (image * n_tokens * heads + at_head) * d
+    peaks += head
     head = tl.cast(head, tl.int64)
+    logits += head * n_tokens
+    sums += head * (d + 1) * d
     d_sums += head * (d + 1) * d
     d_key_sum = _load_vector(d_sums + d * d, d, D)
     mean = _load_vector(g + head * d, d, D) * d**-0.5
     largest = tl.load(stats + head * 2)
-    weight_sum = tl.load(stats + head * 2 + 1)
+    inverse = 1 / tl.load(stats + head * 2 + 1)
     # Σ a_j da_j, which the softmax's gradient needs, without a pass over tokens.
-    a_dot_da = tl.sum(_load_vector(inner + head * PIECES, PIECES, MOST_PIECES), 0)
-    d_mean = tl.zeros((D,), tl.float32)
+    a_dot_da = tl.sum(d_key_sum * _load_vector(sums + d * d, d, D), 0)
+    for first in range(0, d, CHUNK):
+        matrix = _load_matrix(d_sums, first, d, D, CHUNK)
+        product = matrix * _load_matrix(sums, first, d, D, CHUNK)
+        a_dot_da += tl.sum(tl.sum(product, 0), 0)
+    d_means = tl.zeros((BLOCK // 2, D), tl.float32)
+    d_logit_sums = tl.zeros((BLOCK,), tl.float32)
+    whole = 0
+    if CHUNK == D:
+        whole = _load_matrix(d_sums, 0, d, D, D)
     for block in range(split, tl.cdiv(n_tokens, BLOCK), splits):
         start = block * BLOCK
         keys = _kappa(
             _load(k, k_n, k_d, start, n_tokens, 0, -float('inf'), d, BLOCK, D)
         )
         cosine, sine = _angles(rows, columns, width, start, n_tokens, d, BLOCK, D)
-        logit = tl.sum(keys * mean[None, :], 1)
-        a = tl.exp(logit - largest) / weight_sum
-        turned = _rotate(keys, cosine, sine, BLOCK, D)
+        token = tl.arange(0, BLOCK)
+        there = token < n_tokens - start
+        logit = tl.load(logits + start + token, mask=there, other=-float('inf'))
+        a = _exp(logit - largest) * inverse
+        turned = _rotate(keys * a[:, None], cosine, sine, BLOCK, D)
         for first in range(0, d, CHUNK):
-            matrix = _load_matrix(d_sums, first, d, D, CHUNK)
-            d_values = tl.dot(turned, matrix, input_precision=PRECISION) * a[:, None]
+            matrix = whole if CHUNK == D else _load_matrix(d_sums, first, d, D, CHUNK)
+            d_values = tl.zeros((BLOCK, CHUNK), tl.float32)
+            d_values = _add_product(d_values, turned, matrix, False, False, IEEE)
             _store(dv, d_values, heads * d, start, n_tokens, first, d, BLOCK, CHUNK)
         back = _times_transposed(
-            v, v_n, v_d, start, n_tokens, d_sums, d, D, BLOCK, CHUNK, PRECISION
-        )
-        da = tl.sum(turned * back, 1) + tl.sum(keys * d_key_sum[None, :], 1)
-        d_logit = a * (da - a_dot_da)
-        d_mean += tl.sum(keys * d_logit[:, None], 0)
-        d_keys = _rotate(back, cosine, -sine, BLOCK, D) + d_key_sum[None, :]
-        d_keys = d_keys * a[:, None] + d_logit[:, None] * mean[None, :]
+            v, v_n, v_d, start, n_tokens, d_sums, whole,
+            d, D, BLOCK, CHUNK, IEEE, EXACT,
+        )  # fmt: skip
+        back = _rotate(back, cosine, -sine, BLOCK, D) + d_key_sum[None, :]
+        da = tl.sum(keys * back, 1)
+        is_peak = a > 0.5
+        tl.store(peaks + token * 0, start + token, mask=is_peak)
+        d_logit = tl.where(is_peak, 0.0, a * (da - a_dot_da))
+        d_logit_sums += d_logit
+        d_means += _add_pairs(keys * d_logit[:, None], BLOCK, D)
+        d_keys = back * a[:, None] + d_logit[:, None] * mean[None, :]
         d_keys *= tl.minimum(keys, 1.0)
         _store(dk, d_keys, heads * d, start, n_tokens, 0, d, BLOCK, D)
     channel = tl.arange(0, D)
-    at = (head * splits + split) * d + channel
-    tl.store(dg_parts + at, d_mean * d**-0.5, mask=channel < d)
+    dg_parts += (head * splits + split) * (d + 1)
+    tl.store(dg_parts + channel, tl.sum(d_means, 0), mask=channel < d)
+    tl.store(dg_parts + d, tl.sum(d_logit_sums, 0))
 
 
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _queries_backward_kernel(
-    q, q_b, q_h, q_n, q_d, dy, dy_b, dy_h, dy_n, dy_d, rows, columns, width,
-    sums, dg_parts, g_splits, dq, heads, n_tokens,
+    q, q_b, q_h, q_n, q_d, dy, dy_b, dy_h, dy_n, dy_d, k, k_b, k_h, k_n, k_d,
+    rows, columns, width, g, sums, dg, peaks, dk, dq, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """dq, from y and from the mean query."""
+    """dq, from y and from the mean query, and what a peak's dk lacks."""
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     image, at_head = tl.cast(head // heads, tl.int64), tl.cast(head % heads, tl.int64)
     q += image * q_b + at_head * q_h
     dy += image * dy_b + at_head * dy_h
+    k += image * k_b + at_head * k_h
+    dk += (image * n_tokens * heads + at_head) * d
     dq += (image * n_tokens * heads + at_head) * d
+    peak = tl.load(peaks + head).to(tl.int64)
     head = tl.cast(head, tl.int64)
     sums += head * (d + 1) * d
+    dg += head * (d + 1)
     key_sum = _load_vector(sums + d * d, d, D)
-    d_mean = _sum_of_parts(dg_parts + head * g_splits * d, g_splits, d, D) / n_tokens
+    d_mean = _load_vector(dg, d, D)
+    if peak >= 0:
+        channel = tl.arange(0, D)
+        inside = channel < d
+        key = _kappa(
+            tl.load(k + peak * k_n + channel * k_d, mask=inside, other=-float('inf'))
+        )
+        d_logit = -tl.load(dg + d)
+        d_mean += d_logit * key
+        if split == 0:
+            mean = _load_vector(g + head * d, d, D) * d**-0.5
+            dk += peak * heads * d + channel
+            d_key = tl.load(dk, mask=inside, other=0.0).to(tl.float32)
+            d_key += d_logit * mean * tl.minimum(key, 1.0)
+            tl.store(dk, d_key.to(dk.dtype.element_ty), mask=inside)
+    d_mean *= d**-0.5 / n_tokens
+    whole = 0
+    if CHUNK == D:
+        whole = _load_matrix(sums, 0, d, D, D)
     for block in range(split, tl.cdiv(n_tokens, BLOCK), splits):
         start = block * BLOCK
         queries = _kappa(
             _load(q, q_n, q_d, start, n_tokens, 0, -float('inf'), d, BLOCK, D)
         )
         cosine, sine = _angles(rows, columns, width, start, n_tokens, d, BLOCK, D)
-        denominator = tl.sum(queries * key_sum[None, :], 1) + 1e-6
-        turned = _rotate(queries, cosine, sine, BLOCK, D)
+        inverse = 1 / (tl.sum(queries * key_sum[None, :], 1) + 1e-6)
         back = _times_transposed(
-            dy, dy_n, dy_d, start, n_tokens, sums, d, D, BLOCK, CHUNK, PRECISION
-        )
-        back = back / denominator[:, None]
-        d_denominator = -tl.sum(turned * back, 1) / denominator
-        d_queries = _rotate(back, cosine, -sine, BLOCK, D) + d_mean[None, :]
-        d_queries += d_denominator[:, None] * key_sum[None, :]
+            dy, dy_n, dy_d, start, n_tokens, sums, whole,
+            d, D, BLOCK, CHUNK, IEEE, EXACT,
+        )  # fmt: skip
+        back = _rotate(back * inverse[:, None], cosine, -sine, BLOCK, D)
+        d_denominator = -tl.sum(queries * back, 1) * inverse
+        d_queries = back + d_mean[None, :] + d_denominator[:, None] * key_sum[None, :]
         d_queries *= tl.minimum(queries, 1.0)
         _store(dq, d_queries, heads * d, start, n_tokens, 0, d, BLOCK, D)
 
 
-# Under TRITON_INTERPRET=1 the kernels run on any device, slowly.
-INTERPRETED = not isinstance(_output_kernel, triton.runtime.JITFunction)
+def _capability(device: torch.device) -> int:
+    """Major compute capability; of the interpreter, that of an H100."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == 'cuda' else 9
 
 
-# A (BLOCK, D) tile of float32 per operand, and matrices CHUNK or COLUMNS wide, are
-# what 8 warps hold without spilling registers, in less shared memory than the 99 KiB
-# that compute capability 8.6 has. Nothing depends on the number of tokens: a new
-# image size compiles nothing.
-_BLOCK = 32
-_COMPILING = {'num_warps': 8, 'num_stages': 2}
+def _tiles(x: Tensor) -> dict:
+    """What the kernels with products are compiled with, but for COLUMNS.
 
-
-def _tiles(q: Tensor) -> dict:
-    """What the kernels with products are compiled with, but for COLUMNS."""
+    These hold no more than 255 registers can without spilling at up to 64 channels, in
+    less shared memory than the 99 KiB that compute capability 8.6 has. Nothing depends
+    on the number of tokens: a new image size compiles nothing.
+    """
+    size = triton.next_power_of_2(x.shape[-1])
+    ieee = x.dtype == torch.float32
+    # Only from 64 tokens, products run in the way that is special to 9.0.
+    block = 64 if _capability(x.device) == 9 and size <= 64 and not ieee else 32
     return {
-        'd': q.shape[-1],
-        'D': triton.next_power_of_2(q.shape[-1]),
-        'BLOCK': _BLOCK,
-        'CHUNK': 32,
-        'PRECISION': 'ieee' if q.dtype == torch.float32 else 'tf32',
-        **_COMPILING,
+        'd': x.shape[-1],
+        'D': size,
+        'BLOCK': block,
+        'CHUNK': min(size, 32 if ieee else 64),
+        'IEEE': ieee,
+        'EXACT': x.dtype == torch.bfloat16,
+        'num_warps': 8 if ieee or size > 64 else 4,
+        'num_stages': 2,
     }
 
 
-def _columns(q: Tensor) -> int:
+def _columns(x: Tensor) -> int:
     """Columns of a (D, D) sum that one program keeps in registers."""
-    size = triton.next_power_of_2(q.shape[-1])
-    return 32 if q.dtype == torch.float32 and size == 128 else min(size, 64)
+    size = triton.next_power_of_2(x.shape[-1])
+    return 32 if x.dtype == torch.float32 and size == 128 else min(size, 64)
 
 
-def _pieces(d: int) -> tuple[int, dict]:
+def _pieces(size: int) -> tuple[int, dict]:
     """Programs that merge the sums of one head, and what they are compiled with."""
     # The interpreter takes as long for a long vector as for a short one.
     width = 2048 if INTERPRETED else 64
-    size = (d + 1) * d
     return triton.cdiv(size, width), {'SIZE': size, 'WIDTH': width, 'PARTS': 64}
 
 
@@ -621,11 +728,21 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _splits(x: Tensor, block: int, each: int) -> int:
-    """Programs for one image and head, with ``each`` per multiprocessor in all."""
-    batch, heads, n_tokens, _ = x.shape
-    programs = triton.cdiv(each * _multiprocessors(x.device), batch * heads)
-    return min(programs, triton.cdiv(n_tokens, block))
+# So few blocks of tokens that one program after the other takes no longer than merging.
+_FEW_BLOCKS = 4
+# Bytes of parts of the mean query that all programs together read again.
+_REREAD = 2**21
+
+
+def _splits(x: Tensor, block: int) -> int:
+    """Programs for one image and head, so that all run at once.
+
+    Two fit on a multiprocessor, of heads wider than 64 channels one.
+    """
+    batch, heads, n_tokens, d = x.shape
+    programs = (2 if d <= 64 else 1) * _multiprocessors(x.device) // (batch * heads)
+    blocks = triton.cdiv(n_tokens, block)
+    return 1 if blocks <= _FEW_BLOCKS else max(1, min(programs, blocks))
 
 
 def _empty_like_map(x: Tensor) -> Tensor:
@@ -634,50 +751,63 @@ def _empty_like_map(x: Tensor) -> Tensor:
     return x.new_empty(batch, n_tokens, heads, head_dim).transpose(1, 2)
 
 
-def _empty_summaries(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    batch, heads, _, d = x.shape
+def _empty_summaries(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, heads, n_tokens, d = x.shape
     # Half precision would not do for sums over all tokens.
-    shapes = (batch, heads, d), (batch, heads, 2), (batch, heads, d + 1, d)
-    g, stats, sums = (x.new_empty(shape, dtype=torch.float32) for shape in shapes)
-    return g, stats, sums
+    shapes = (
+        *((batch, heads, d), (batch, heads, n_tokens)),
+        *((batch, heads, 2), (batch, heads, d + 1, d)),
+    )
+    return tuple(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
 @library.custom_op('mmravlt::rala', mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y, and what the gradient needs of the sums over tokens, all float32: the mean
-    query (B, heads, d); the largest logit and the softmax's denominator
-    (B, heads, 2); Σ a_j R κ(k_j)ᵀ v_j, below it Σ a_j κ(k_j), (B, heads, d + 1, d).
+    query (B, heads, d); the logits (B, heads, N); the largest logit and the softmax's
+    denominator (B, heads, 2); Σ a_j R κ(k_j)ᵀ v_j, below it Σ a_j κ(k_j),
+    (B, heads, d + 1, d).
     """
     batch, heads, n_tokens, d = q.shape
     all_heads = batch * heads
     table = rows.contiguous(), columns.contiguous(), columns.shape[0]
-    y, (g, stats, sums) = _empty_like_map(q), _empty_summaries(q)
+    y, (g, logits, stats, sums) = _empty_like_map(q), _empty_summaries(q)
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
     summing = {**tiles, 'COLUMNS': _columns(q)}
     del summing['CHUNK']
-    g_splits, splits = _splits(q, 4 * _BLOCK, 2), _splits(q, _BLOCK, 2)
+    if q.dtype == torch.float16:  # one block more at a time would spill registers
+        summing['num_stages'] = 1
+    splits = _splits(q, tiles['BLOCK'])
+    # Wide blocks, so that few programs read memory at its full speed.
+    wide = 32768 // tiles['D']
+    most = max(1, _REREAD // (all_heads * splits * groups * d * 4))
+    g_splits = min(most, _splits(q, wide))
     g_parts = g.new_empty(all_heads, g_splits, d)
-    stat_parts = g.new_empty(all_heads, splits, 2)
-    sum_parts = g.new_empty(all_heads, splits, d + 1, d)
-    pieces, merging = _pieces(d)
+    if splits == 1:
+        stat_parts, sum_parts = stats, sums
+    else:
+        stat_parts = g.new_empty(all_heads, splits, 2)
+        sum_parts = g.new_empty(all_heads, splits, d + 1, d)
     with torch.cuda.device_of(q):
         _sum_queries_kernel[all_heads, g_splits](
             q, *q.stride(), g_parts, heads, n_tokens,
-            d, tiles['D'], 4 * _BLOCK, **_COMPILING,
+            d, tiles['D'], wide, num_warps=16,
         )  # fmt: skip
         _sum_keys_kernel[all_heads, splits, groups](
-            k, *k.stride(), v, *v.stride(), *table, g_parts, g_splits, g,
+            k, *k.stride(), v, *v.stride(), *table, g_parts, g_splits, g, logits,
             stat_parts, sum_parts, heads, n_tokens, **summing,
         )  # fmt: skip
-        _merge_keys_kernel[all_heads, pieces](
-            stat_parts, sum_parts, stats, sums, splits, **merging
-        )
-        _output_kernel[all_heads, _splits(q, _BLOCK, 4)](
+        if splits > 1:
+            pieces, merging = _pieces((d + 1) * d)
+            _merge_keys_kernel[all_heads, pieces](
+                stat_parts, sum_parts, stats, sums, splits, **merging
+            )
+        _output_kernel[all_heads, _splits(q, tiles['BLOCK'])](
             q, *q.stride(), *table, sums, y, heads, n_tokens, **tiles
         )
-    return y, g, stats, sums
+    return y, g, logits, stats, sums
 
 
 @_forward.register_fake
@@ -688,7 +818,7 @@ def _(q, k, v, rows, columns):
 @library.custom_op('mmravlt::rala_backward', mutates_args=())
 def _backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor,
-    g: Tensor, stats: Tensor, sums: Tensor,
+    g: Tensor, logits: Tensor, stats: Tensor, sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk and dv from dy and from what :func:`_forward` was given and returned."""
     batch, heads, n_tokens, d = q.shape
@@ -696,33 +826,40 @@ def _backward(
     table = rows.contiguous(), columns.contiguous(), columns.shape[0]
     dq, dk, dv = (_empty_like_map(x) for x in (q, k, v))
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
-    splits = _splits(q, _BLOCK, 2)
-    d_sum_parts = g.new_empty(all_heads, splits, d + 1, d)
-    dg_parts = g.new_empty(all_heads, splits, d)
-    pieces, merging = _pieces(d)
-    d_sums, inner = torch.empty_like(sums), g.new_empty(all_heads, pieces)
+    splits = _splits(q, tiles['BLOCK'])
+    peaks = g.new_empty(all_heads, dtype=torch.int32)
+    d_sums, dg = torch.empty_like(sums), g.new_empty(all_heads, d + 1)
+    if splits == 1:
+        d_sum_parts, dg_parts = d_sums, dg
+    else:
+        d_sum_parts = g.new_empty(all_heads, splits, d + 1, d)
+        dg_parts = g.new_empty(all_heads, splits, d + 1)
+
+    def merge(parts: Tensor, total: Tensor, size: int) -> None:
+        if splits > 1:
+            pieces, merging = _pieces(size)
+            _merge_kernel[all_heads, pieces](parts, total, splits, **merging)
+
     with torch.cuda.device_of(q):
         _sums_backward_kernel[all_heads, splits, groups](
-            q, *q.stride(), dy, *dy.stride(), *table, sums, d_sum_parts,
+            q, *q.stride(), dy, *dy.stride(), *table, sums, d_sum_parts, peaks,
             heads, n_tokens, COLUMNS=_columns(q), **tiles,
         )  # fmt: skip
-        _merge_backward_kernel[all_heads, pieces](
-            d_sum_parts, sums, d_sums, inner, splits, **merging
-        )
+        merge(d_sum_parts, d_sums, (d + 1) * d)
         _keys_backward_kernel[all_heads, splits](
-            k, *k.stride(), v, *v.stride(), *table, g, stats, d_sums, inner,
-            dk, dv, dg_parts, heads, n_tokens,
-            PIECES=pieces, MOST_PIECES=triton.next_power_of_2(pieces), **tiles,
+            k, *k.stride(), v, *v.stride(), *table, g, logits, stats, sums, d_sums,
+            dk, dv, dg_parts, peaks, heads, n_tokens, **tiles,
         )  # fmt: skip
-        _queries_backward_kernel[all_heads, _splits(q, _BLOCK, 4)](
-            q, *q.stride(), dy, *dy.stride(), *table, sums, dg_parts, splits, dq,
-            heads, n_tokens, **tiles,
+        merge(dg_parts, dg, d + 1)
+        _queries_backward_kernel[all_heads, splits](
+            q, *q.stride(), dy, *dy.stride(), k, *k.stride(), *table, g, sums, dg,
+            peaks, dk, dq, heads, n_tokens, **tiles,
         )  # fmt: skip
     return dq, dk, dv
 
 
 @_backward.register_fake
-def _(dy, q, k, v, rows, columns, g, stats, sums):
+def _(dy, q, k, v, rows, columns, g, logits, stats, sums):
     return _empty_like_map(q), _empty_like_map(k), _empty_like_map(v)
 
 
