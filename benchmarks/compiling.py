@@ -112,7 +112,10 @@ class Case:
 
 
 def compile_all(
-    cases: list[Case], jobs: int, keep: Callable[[list[Row]], None]
+    cases: list[Case],
+    jobs: int,
+    keep: Callable[[list[Row]], None] = lambda rows: None,
+    count: bool = True,
 ) -> list[Row]:
     """Compile all kernels for all cases.
 
@@ -120,6 +123,7 @@ def compile_all(
         cases (list[Case]): for what.
         jobs (int): processes at a time.
         keep (Callable): is given all rows so far, after each case.
+        count (bool): whether to count instructions, a third of the time.
 
     Returns:
         list[Row]: one for each kernel and case, see :func:`_row`.
@@ -128,7 +132,7 @@ def compile_all(
     one_at_a_time = Lock()
 
     def work(share: list[Case]) -> None:
-        for case, found in _in_a_process(share, folder):
+        for case, found in _in_a_process(share, count, folder):
             with one_at_a_time:
                 rows[case] = found
                 keep([row for case in cases for row in rows[case]])
@@ -139,7 +143,9 @@ def compile_all(
     return [row for case in cases for row in rows[case]]
 
 
-def _in_a_process(cases: list[Case], folder: str) -> Iterator[tuple[Case, list[Row]]]:
+def _in_a_process(
+    cases: list[Case], count: bool, folder: str
+) -> Iterator[tuple[Case, list[Row]]]:
     """Rows of each case from a process without Triton's interpreter."""
     environment = {**os.environ, 'TRITON_CACHE_DIR': folder, 'OMP_NUM_THREADS': '1'}
     environment.pop('TRITON_INTERPRET', None)
@@ -156,7 +162,7 @@ def _in_a_process(cases: list[Case], folder: str) -> Iterator[tuple[Case, list[R
         # The compiler says much on stderr where it fails; a full pipe would block it.
         with ThreadPoolExecutor(1) as reader:
             complaints = reader.submit(process.stderr.read)
-            process.stdin.write(json.dumps([asdict(case) for case in cases]))
+            json.dump([count, [asdict(case) for case in cases]], process.stdin)
             process.stdin.close()
             for line in process.stdout:
                 if line.startswith('{"rows"'):
@@ -334,7 +340,7 @@ def _inputs(case: Case, size: tuple[int, int], batch: int) -> list[torch.Tensor]
     return [x.transpose(1, 2) for x in maps.unbind(2)]
 
 
-def _compile(case: Case, recorder: _Recorder) -> list[Row]:
+def _compile(case: Case, recorder: _Recorder, count: bool) -> list[Row]:
     """Rows of all kernels of one case."""
     rows, seen = [], set()
     for size in SIZES:
@@ -357,7 +363,7 @@ def _compile(case: Case, recorder: _Recorder) -> list[Row]:
             if launch.kernel is None:
                 figures.update(fits=False, error=launch.error)
             else:
-                figures.update(_figures(launch, case, math.prod(size)))
+                figures.update(_figures(launch, case, math.prod(size), count))
                 held = figures['blocks_per_sm']
                 held *= CARDS[case.capability].multiprocessors
                 figures['second_wave_at'] = ' '.join(
@@ -367,7 +373,7 @@ def _compile(case: Case, recorder: _Recorder) -> list[Row]:
     return rows
 
 
-def _figures(launch: _Launch, case: Case, n_tokens: int) -> Row:
+def _figures(launch: _Launch, case: Case, n_tokens: int, count: bool) -> Row:
     """What the compiled kernel of a launch takes, as :func:`_row` names it."""
     kernel, card = launch.kernel, CARDS[case.capability]
     meta = kernel.metadata
@@ -393,7 +399,7 @@ def _figures(launch: _Launch, case: Case, n_tokens: int) -> Row:
         kernel.src.fn.arg_names[i]: x for (i,), x in kernel.src.constants.items()
     }
     tile = constants.get('BLOCK')
-    counted = tile and _token_loop(kernel.asm['cubin'], kernel.asm['ttgir'])
+    counted = count and tile and _token_loop(kernel.asm['cubin'], kernel.asm['ttgir'])
     if counted:
         instructions, barriers = counted
         # Axis 2 of a grid shares out channels, so each of its programs has all tokens.
@@ -499,10 +505,11 @@ def _turns_of_inner_loops(ttgir: str) -> list[int | None]:
 
 def _main() -> None:
     """Compile for the cases on stdin, and print a line of JSON for each."""
-    cases = [Case(**fields) for fields in json.load(sys.stdin)]
+    count, cases = json.load(sys.stdin)
     recorder = _Recorder()
     for case in cases:
-        print(json.dumps({'rows': _compile(case, recorder)}), flush=True)
+        rows = _compile(Case(**case), recorder, count)
+        print(json.dumps({'rows': rows}), flush=True)
 
 
 if __name__ == '__main__':
