@@ -34,6 +34,7 @@ from .measure import DTYPES
 from .results import Row
 
 ROOT = Path(__file__).resolve().parents[1]
+COMMAND = [sys.executable, '-m', 'benchmarks.compiling']
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _in_a_process(
     environment.pop('TRITON_INTERPRET', None)
     while cases:
         process = subprocess.Popen(
-            [sys.executable, '-m', 'benchmarks.compiling'],
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
