@@ -17,6 +17,7 @@ import itertools
 import math
 import os
 import statistics
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -33,7 +34,7 @@ from . import compiling, gpu, models, op, parts, tradeoff, zoo
 from .errors import BenchmarkError
 from .measure import DTYPES, Condition, Figures, Step, compare, copy_bandwidth
 from .plot import plot
-from .results import file_of, name_of_sizes, report, rows_of_size, write_csv
+from .results import Row, file_of, name_of_sizes, report, rows_of_size, write_csv
 
 LEAST_RUNS = 5
 SWEEP = [(side, side) for side in (224, 384, 512, 768, 1024, 1536, 2048)]
@@ -474,13 +475,20 @@ def run_compile(args: argparse.Namespace) -> None:
         )
     ]
     path = file_of(args.out, 'compile', *words)
-    rows = compiling.compile_all(cases, args.jobs, partial(write_csv, path))
+
+    def keep(rows: list[Row]) -> None:
+        write_csv(path, rows)
+        done = len(set(map(compiling.case_of, rows)))
+        print(f'\r{done} of {len(cases)} cases', end='', file=sys.stderr, flush=True)
+
+    rows = compiling.compile_all(cases, args.jobs, keep)
+    print(file=sys.stderr)
     problems = compiling.problems(rows)
     for problem in problems:
         print(problem)
     if table := compiling.table(rows):
         print(f'\n{table}\n')
-    print(f'{len(rows)} kernels for {len(cases)} cases, written to {path}')
+    print(f'kernels: {len(rows)}, written to {path}')
     if problems:
         raise BenchmarkError(f'{len(problems)} of {len(rows)} kernels are not right.')
 

@@ -44,7 +44,8 @@ class Card:
     All have 65,536 registers per multiprocessor, handed out to warps by 256 in four
     parts, and keep 1 KiB of shared memory for each block of threads. Origin: "CUDA
     C++ Programming Guide", technical specifications per compute capability, and
-    ``cuda_occupancy.h`` of CUDA 13.0; multiprocessors are those of the data sheet.
+    ``cuda_occupancy.h`` of CUDA 13.0. The number of multiprocessors is the named
+    card's; only the number of programs depends on it.
     """
 
     name: str
@@ -90,7 +91,7 @@ HEAD_DIMS = [32, 48, 56, 64, 80, 96, 112, 128]
 LAYOUTS = ['channels_last', 'nchw', 'unaligned']
 HEADS = [1, 2]
 # Stage 1 of a detector at 800×1280, and a map so small that one program takes it.
-SIZES = [(200, 320), (3, 5)]
+SIZES = [(200, 320), (4, 8)]
 # Images times heads of RAVLT's stages, and of small batches.
 PRODUCTS = [1, 2, 4, 5, 7, 8, 10, 14, 16, 20]
 
@@ -169,7 +170,8 @@ def _in_a_process(
                 if line.startswith('{"rows"'):
                     case, *cases = cases
                     yield case, json.loads(line)['rows']
-        if process.wait() and cases:
+        process.wait()
+        if cases:
             case, *cases = cases
             last = complaints.result().strip().splitlines()[-1:]
             error = f'the process ended with {process.returncode}: {"".join(last)}'
@@ -190,7 +192,7 @@ def _row(case: Case, kernel: str, **figures) -> Row:
     """
     columns = 'direction tokens tile num_warps registers stack_bytes shared_bytes'
     columns += ' fits blocks_per_sm occupancy instructions_per_token'
-    columns += ' barriers_per_32_tokens passes programs second_wave_at error'
+    columns += ' barriers_per_32_tokens passes programs second_wave_at triton error'
     row = {**asdict(case), 'kernel': kernel, **dict.fromkeys(columns.split(), '')}
     assert not set(figures) - set(row)
     return row | figures
@@ -207,12 +209,13 @@ def problems(rows: list[Row]) -> list[str]:
             what.append(f'does not fit: {row["shared_bytes"]} bytes of shared memory')
         if row['stack_bytes'] and row['head_dim'] <= 64:
             what.append(f'spills {row["stack_bytes"]} bytes a thread')
-        condition = ' '.join(f'{key} {row[key]}' for key in asdict(_case_of(row)))
+        condition = ' '.join(f'{key} {row[key]}' for key in asdict(case_of(row)))
         found += [f'{row["kernel"]}, {condition}: {text}' for text in what]
     return found
 
 
-def _case_of(row: Row) -> Case:
+def case_of(row: Row) -> Case:
+    """What the kernel of a row was compiled for."""
     return Case(**{field.name: row[field.name] for field in fields(Case)})
 
 
@@ -258,6 +261,11 @@ class _Launch:
     arguments: list
     error: str
     direction: str
+
+    @property
+    def key(self) -> tuple:
+        """Equal where the same kernel was compiled in the same way."""
+        return self.name, self.kernel and self.kernel.hash
 
 
 class _StandInDriver:
@@ -342,36 +350,42 @@ def _inputs(case: Case, size: tuple[int, int], batch: int) -> list[torch.Tensor]
 
 
 def _compile(case: Case, recorder: _Recorder, count: bool) -> list[Row]:
-    """Rows of all kernels of one case."""
-    rows, seen = [], set()
-    for size in SIZES:
-        launches = recorder.launch(case, size, 1)
-        waves = {}  # by product of batch and heads, programs of each launch
-        if size == SIZES[0]:
-            for number in PRODUCTS:
-                if number % case.heads == 0:
-                    again = recorder.launch(case, size, number // case.heads)
-                    waves[number] = [math.prod(launch.grid) for launch in again]
-        for index, launch in enumerate(launches):
-            key = launch.name, launch.kernel and launch.kernel.hash
-            if key in seen:
-                continue
-            seen.add(key)
-            programs = math.prod(launch.grid)
-            figures = dict(
-                direction=launch.direction, tokens=math.prod(size), programs=programs
-            )
-            if launch.kernel is None:
-                figures.update(fits=False, error=launch.error)
-            else:
-                figures.update(_figures(launch, case, math.prod(size), count))
-                held = figures['blocks_per_sm']
-                held *= CARDS[case.capability].multiprocessors
-                figures['second_wave_at'] = ' '.join(
-                    str(number) for number, all_ in waves.items() if all_[index] > held
-                )
-            rows.append(_row(case, launch.name, **figures))
+    """Rows of all kernels of one case, in the order of their launches."""
+    large, small = SIZES
+    launches = recorder.launch(case, large, 1)
+    rows = [_row_of(launch, case, large, count) for launch in launches]
+    for number in PRODUCTS:
+        if number % case.heads:
+            continue
+        others = recorder.launch(case, large, number // case.heads)
+        for row, launch in zip(rows, others, strict=False):
+            held = row['blocks_per_sm'] or math.inf
+            held *= CARDS[case.capability].multiprocessors
+            if launch.name == row['kernel'] and math.prod(launch.grid) > held:
+                row['second_wave_at'] = f'{row["second_wave_at"]} {number}'.strip()
+    # Kernels that the small map alone has.
+    known = {launch.key for launch in launches}
+    rows += [
+        _row_of(launch, case, small, count)
+        for launch in recorder.launch(case, small, 1)
+        if launch.key not in known
+    ]
     return rows
+
+
+def _row_of(launch: _Launch, case: Case, size: tuple[int, int], count: bool) -> Row:
+    n_tokens = math.prod(size)
+    figures = dict(fits=False, error=launch.error)
+    if launch.kernel is not None:
+        figures = _figures(launch, case, n_tokens, count)
+    return _row(
+        case,
+        launch.name,
+        direction=launch.direction,
+        tokens=n_tokens,
+        programs=math.prod(launch.grid),
+        **figures,
+    )
 
 
 def _figures(launch: _Launch, case: Case, n_tokens: int, count: bool) -> Row:
@@ -384,6 +398,7 @@ def _figures(launch: _Launch, case: Case, n_tokens: int, count: bool) -> Row:
     )
     numel = case.heads * n_tokens * case.head_dim
     figures = dict(
+        triton=meta.triton_version,
         num_warps=meta.num_warps,
         registers=registers,
         stack_bytes=stack,
