@@ -8,12 +8,16 @@ python -m benchmarks parts --model ravlt_t --sizes 800x1280
 python -m benchmarks tradeoff --batch 8
 python -m benchmarks plot benchmarks/results/backbone_infer_cpu_float32_sweep_*.csv
 python -m benchmarks zoo --data DIR
+python -m benchmarks compile
 python -m benchmarks gpu
 """
 
 import argparse
+import itertools
 import math
+import os
 import statistics
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -26,11 +30,11 @@ from mmengine.logging import MMLogger
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.command_line import exit_on
 
-from . import gpu, models, op, parts, tradeoff, zoo
+from . import compiling, gpu, models, op, parts, tradeoff, zoo
 from .errors import BenchmarkError
 from .measure import DTYPES, Condition, Figures, Step, compare, copy_bandwidth
 from .plot import plot
-from .results import file_of, name_of_sizes, report, rows_of_size, write_csv
+from .results import Row, file_of, name_of_sizes, report, rows_of_size, write_csv
 
 LEAST_RUNS = 5
 SWEEP = [(side, side) for side in (224, 384, 512, 768, 1024, 1536, 2048)]
@@ -186,6 +190,36 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument('--lr', type=float, default=zoo.Setting.lr)
     command.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     command.add_argument('--threads', type=positive, help='of PyTorch on the CPU')
+    add_out(command)
+
+    command = add(
+        'compile', run_compile, "RALA's Triton kernels by the compiler's own figures"
+    )
+    command.add_argument(
+        '--cards',
+        nargs='+',
+        type=int,
+        choices=list(compiling.CARDS),
+        default=list(compiling.CARDS),
+        help='compute capabilities without their point; no such card is needed',
+    )
+    command.add_argument(
+        '--dtypes', nargs='+', choices=list(DTYPES), default=list(DTYPES)
+    )
+    command.add_argument(
+        '--head-dims', nargs='+', type=positive, default=compiling.HEAD_DIMS
+    )
+    command.add_argument(
+        '--layouts',
+        nargs='+',
+        choices=compiling.LAYOUTS,
+        default=compiling.LAYOUTS,
+        help='of queries, keys and values in memory',
+    )
+    command.add_argument('--heads', nargs='+', type=positive, default=compiling.HEADS)
+    command.add_argument(
+        '--jobs', type=positive, default=os.cpu_count(), help='processes at a time'
+    )
     add_out(command)
 
     command = add('gpu', run_gpu, 'tests and measurements on a GPU in ten minutes')
@@ -423,6 +457,40 @@ def run_zoo(args: argparse.Namespace) -> None:
     path = file_of(args.out, 'zoo', data.name, f'{setting.size}px', size, training)
     rows = zoo.run(data, args.kinds, args.seeds, setting, path)
     print(f'\n{zoo.table(rows)}\n\nwritten to {path}')
+
+
+def run_compile(args: argparse.Namespace) -> None:
+    names = 'cards', 'dtypes', 'head_dims', 'heads', 'layouts'
+    wanted = [list(dict.fromkeys(getattr(args, name))) for name in names]
+    for head_dim in args.head_dims:
+        if not 32 <= head_dim <= 128 or head_dim % 4:
+            raise BenchmarkError(
+                f'--head-dims names {head_dim}; give multiples of 4 from 32 to 128.'
+            )
+    cases = [compiling.Case(*values) for values in itertools.product(*wanted)]
+    words = [
+        f'{prefix}{values[0]}' if len(values) == 1 else f'{len(values)}{name}'
+        for name, values, prefix in zip(
+            names, wanted, ('sm', '', 'd', 'heads', ''), strict=True
+        )
+    ]
+    path = file_of(args.out, 'compile', *words)
+
+    def keep(rows: list[Row]) -> None:
+        write_csv(path, rows)
+        done = len(set(map(compiling.case_of, rows)))
+        print(f'\r{done} of {len(cases)} cases', end='', file=sys.stderr, flush=True)
+
+    rows = compiling.compile_all(cases, args.jobs, keep)
+    print(file=sys.stderr)
+    problems = compiling.problems(rows)
+    for problem in problems:
+        print(problem)
+    if table := compiling.table(rows):
+        print(f'\n{table}\n')
+    print(f'kernels: {len(rows)}, written to {path}')
+    if problems:
+        raise BenchmarkError(f'{len(problems)} of {len(rows)} kernels are not right.')
 
 
 def run_gpu(args: argparse.Namespace) -> None:

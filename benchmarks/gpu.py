@@ -1,8 +1,12 @@
 """Everything that a GPU has to show, within ten minutes."""
 
+import os
+import signal
 import subprocess
 import sys
+import tarfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -21,29 +25,38 @@ ROOT = Path(__file__).resolve().parents[1]
 MAPS = [(200, 320, 1, 64), (100, 160, 2, 64), (50, 80, 4, 64), (200, 320, 1, 96)]
 
 _OP = ('op', '--sizes', '200x320', '--dtype', 'bfloat16', '--models')
-_OP += ('rala', 'release_rala', 'rala_reference', 'softmax', 'fla_rala')
+_OWN = ('rala', 'release_rala', 'rala_reference', 'softmax')
 _TRAINING = ('backbone', '--mode', 'train', '--dtype', 'bfloat16')
 _TRAINING += ('--sizes', '800x1280', '--models')
 _SWEEP = ('backbone', '--dtype', 'bfloat16', '--models')
 _SWEEP += ('ravlt_t', 'ravlt_t_llll', 'release_t', 'release_t_llll')
 
-# Title, most seconds, arguments.
+# Title, most seconds, arguments; the most telling first, and last what another
+# project's kernels, alone with ours, could spoil.
 PARTS = [
-    ('errors against float64', 60, ('gpu-errors',)),
-    ('op, forward', 50, _OP),
-    ('op, forward and backward', 50, (*_OP, '--mode', 'train')),
+    ('errors against float64', 40, ('gpu-errors',)),
+    ('op, forward', 30, (*_OP, *_OWN)),
+    ('op, forward and backward', 30, (*_OP, *_OWN, '--mode', 'train')),
+    ('sweep', 80, _SWEEP),
     *(
         (
             f'training {arch.upper()}, batch {batch}',
-            60,
+            40,
             (*_TRAINING, f'ravlt_{arch}', f'release_{arch}', 'swin_t')
             + ('--batch', str(batch)),
         )
         for batch in (2, 16)
         for arch in 'ts'
     ),
-    ('parts', 30, ('parts', '--dtype', 'bfloat16')),
-    ('sweep', 100, _SWEEP),
+    ('parts', 20, ('parts', '--dtype', 'bfloat16')),
+    *(
+        (
+            f'fla, {mode}',
+            20,
+            (*_OP, 'rala', 'fla_rala', '--mode', mode, '--out', f'op_fla_{mode}.csv'),
+        )
+        for mode in ('infer', 'train')
+    ),
 ]
 
 
@@ -60,7 +73,9 @@ def run_all(out: str | None, budget: float) -> None:
     """Run tests and measurements one after the other, each in its own process.
 
     A process of its own for each part, so that a kernel that fails or hangs takes
-    no other part with it. What a part had written when its time was up stays.
+    no other part with it. What a part had written when its time was up stays. In the
+    end all that was written and printed lies in ``gpu_results.tgz`` in the folder,
+    too.
 
     Args:
         out (str | None): folder of the CSV files and plots.
@@ -68,38 +83,96 @@ def run_all(out: str | None, budget: float) -> None:
     """
     require_gpu()
     folder = Path(out).resolve() if out else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + budget
-    tests = [sys.executable, '-m', 'pytest', '-q', 'tests/test_ops', '-k', 'cuda']
-    commands = [('tests of the ops', 150, tests)]
+    log = folder / 'gpu.log'
+    log.write_text('')
+    began = log.stat().st_mtime
+    lines = []
+    try:
+        for title, seconds, command in commands(folder):
+            print(f'\n## {title}\n', flush=True)
+            result = _run(command, min(seconds, deadline - time.monotonic()), log)
+            print(f'{title}: {result}', flush=True)
+            lines.append([title, result])
+        plots = sorted(folder.glob('backbone_*_cuda_*_sweep_*.csv'))
+        if plots:
+            command = [sys.executable, '-m', 'benchmarks', 'plot', *map(str, plots)]
+            lines.append(['plot', _run(command, 20, log)])
+    finally:
+        summary = markdown_table(['part', 'result'], lines)
+        (folder / 'gpu.md').write_text(f'{summary}\n', encoding='utf-8')
+        print(f'\n{summary}\n\nall of it is in {pack(folder, began)}')
+
+
+def commands(folder: Path) -> list[tuple[str, float, list[str]]]:
+    """Title, most seconds and command of each part, in their order."""
+    tests = [sys.executable, '-m', 'pytest', '-q', '-k', 'cuda or gpu']
+    tests += ['tests/test_gpu.py', 'tests/test_ops', 'tests/test_compat']
+    # To compile takes most of the time, and each process compiles for itself.
+    if find_spec('xdist'):
+        tests += ['-n', str(min(8, os.cpu_count() or 1))]
+    found = [('tests', 150, tests)]
     for title, seconds, arguments in PARTS:
         command = [sys.executable, '-m', 'benchmarks', *arguments]
-        command += ['--out', str(folder)]
+        if '--out' in arguments:
+            command[-1] = str(folder / command[-1])
+        else:
+            command += ['--out', str(folder)]
         if 'gpu-errors' not in arguments:
             command += ['--device', 'cuda']
-        commands.append((title, seconds, command))
-    lines = []
-    for title, seconds, command in commands:
-        print(f'\n## {title}\n', flush=True)
-        result = _run(command, min(seconds, deadline - time.monotonic()))
-        print(f'{title}: {result}', flush=True)
-        lines.append([title, result])
-    plots = sorted(folder.glob('backbone_*_cuda_*_sweep_*.csv'))
-    if plots:
-        command = [sys.executable, '-m', 'benchmarks', 'plot', *map(str, plots)]
-        lines.append(['plot', _run(command, 60)])
-    print(f'\n{markdown_table(["part", "result"], lines)}')
+        found.append((title, seconds, command))
+    return found
 
 
-def _run(command: list[str], seconds: float) -> str:
+def pack(folder: Path, since: float) -> Path:
+    """Put the files of a folder that are no older than ``since`` into an archive.
+
+    Args:
+        folder (Path): where the files lie; folders inside of it are left out.
+        since (float): seconds since 1970.
+    """
+    archive = folder / 'gpu_results.tgz'
+    with tarfile.open(archive, 'w:gz') as tar:
+        for path in sorted(folder.iterdir()):
+            new = path.is_file() and path.stat().st_mtime >= since
+            if new and path != archive:
+                tar.add(path, path.name)
+    return archive
+
+
+def _run(command: list[str], seconds: float, log: Path) -> str:
+    """Run a command, whose output goes to the end of a file and is then shown."""
     if seconds < 5:
         return 'not run, the time is used up'
-    start = time.monotonic()
-    try:
-        status = subprocess.run(command, cwd=ROOT, timeout=seconds).returncode
-    except subprocess.TimeoutExpired:
-        return f'ended after its limit of {seconds:.0f} s'
+    start, written = time.monotonic(), log.stat().st_size
+    with log.open('a') as file:
+        # A session of its own, so that the processes it starts can end with it.
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            status = process.wait(seconds)
+        except BaseException as error:
+            _end(process)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            status = None
+    with log.open('rb') as file:
+        file.seek(written)
+        print(file.read().decode(errors='replace'), flush=True)
     took = f'{time.monotonic() - start:.0f} s'
+    if status is None:
+        return f'ended after its limit of {seconds:.0f} s'
     return f'done in {took}' if status == 0 else f'failed ({status}) after {took}'
+
+
+def _end(process: subprocess.Popen) -> None:
+    if hasattr(os, 'killpg'):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
 
 
 def errors(out: str | None, device: str = 'cuda', maps=MAPS) -> list[dict]:

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import library
@@ -277,68 +273,3 @@ def test_a_table_that_does_not_fit_is_refused(device, change, message):
     q, k, v, table, _ = make_input(device)
     with pytest.raises(ValueError, match=message):
         rala(q, k, v, change(*table))
-
-
-COMPILE_ALL = """
-import re, sys, torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from mmravlt.ops import rala_triton as module
-
-half = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
-kernels = [value for name, value in vars(module).items() if name.endswith('_kernel')]
-assert len(kernels) == 8
-
-def compile(kernel, dtype, heads, capability, constants):
-    signature, values, aligned = {}, {}, {}
-    for index, name in enumerate(kernel.arg_names):
-        if name in constants:
-            kind = 'constexpr'
-        elif name in ('q', 'k', 'v', 'y', 'dy', 'dq', 'dk', 'dv'):
-            kind = half[dtype]
-        elif re.fullmatch('(q|k|v|dy)_[bhnd]|n_tokens|width|heads|(g_)?splits', name):
-            kind = 'i32'
-        else:
-            kind = '*fp32'
-        signature[name] = kind
-        if kind == 'constexpr':
-            values[name] = constants[name]
-        elif name[-2:] in ('_b', '_h', '_n') or kind[0] == '*':
-            aligned[index,] = [['tt.divisibility', 16]]
-    source = ASTSource(kernel, signature, values, aligned)
-    options = {'num_warps': 8, 'num_stages': 2} if 'd' in constants else {}
-    target = GPUTarget('cuda', capability, 32)
-    return triton.compile(source, target=target, options=options).metadata.shared
-
-for dtype, d, heads in [(torch.float32, 128, 1), (torch.float16, 64, 2)]:
-    q = torch.empty(1, heads, 1, d, dtype=dtype, device='meta')
-    pieces, merging = module._pieces(d)
-    tiles = module._tiles(q) | {
-        'COLUMNS': module._columns(q),
-        'PIECES': pieces,
-        'MOST_PIECES': triton.next_power_of_2(pieces),
-        'q_d': 1, 'k_d': 1, 'v_d': 1, 'dy_d': 1,
-    }
-    if heads == 1:
-        tiles['heads'] = 1
-    for kernel in kernels:
-        constants = merging if 'merge' in kernel.__name__ else tiles
-        for capability in (80, 90):
-            print(compile(kernel, dtype, heads, capability, constants))
-"""
-
-
-@pytest.mark.slow
-def test_compiles_for_gpus_within_their_shared_memory(device, tmp_path):
-    environment = {**os.environ, 'TRITON_CACHE_DIR': str(tmp_path)}
-    environment.pop('TRITON_INTERPRET', None)
-    result = subprocess.run(
-        [sys.executable, '-c', COMPILE_ALL],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    shared = [int(line) for line in result.stdout.split() if line.isdecimal()]
-    assert len(shared) == 8 * 2 * 2
-    assert max(shared) <= 99 * 1024
