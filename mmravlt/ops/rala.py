@@ -251,22 +251,34 @@ class _Rala(torch.autograd.Function):
                 dkappa_q = rope2d_rotate(drotated, part_table, True)
                 torch.addcmul(dkappa_q, ddenominator, keys, out=dq[part])
             # Keys and values. The mean of the weights' gradients, which softmax
-            # subtracts, needs no pass of its own.
+            # subtracts, needs no pass of its own. Where one key has more than half of
+            # the weight, that mean is nearly its own da, and rounding would leave
+            # nothing of the difference: all dlogits sum to zero, so that of this peak
+            # is what the others lack.
             mean = (buffer * dbuffer).sum((-2, -1), True) + (keys * dkeys).sum(-1, True)
-            dg = 0
+            dg, others, peak_keys, peaks = 0, 0, 0, []
             for part, part_table in _parts(q, table):
                 kappa_k = kappa(k[part])
                 rotated = rope2d_rotate(kappa_k, part_table)
                 a = (kappa_k @ g.mT * scale - largest).exp() / weight
+                is_peak = a > 0.5
                 drotated = wide(v[part]) @ dbuffer.mT
                 da = (rotated * drotated).sum(-1, True) + kappa_k @ dkeys.mT
-                dlogits = a * (da - mean) * scale
+                dlogits = (a * (da - mean) * scale).masked_fill_(is_peak, 0)
                 dg = dg + dlogits.mT @ kappa_k
+                others = others + dlogits.sum(-2, True)
                 dv[part] = rotated.mul_(a) @ dbuffer
                 dkappa_k = rope2d_rotate(drotated, part_table, True).add_(dkeys)
                 dkappa_k = dkappa_k.mul_(a).addcmul_(dlogits, g)
+                peaks.append(is_peak.to(kappa_k.dtype))
+                peak_keys = peak_keys + peaks[-1].mT @ kappa_k
                 # The slope of κ is κ where that is less than 1.
                 torch.mul(dkappa_k, kappa_k.clamp_(max=1), out=dk[part])
+            dg = dg - others * peak_keys
+            # Without a peak, this adds zeros to the first key's gradient.
+            lacking = -others * g * peak_keys.clamp(max=1)
+            index = torch.cat(peaks, -2).argmax(-2, True).expand_as(lacking)
+            dk.scatter_add_(-2, index, lacking.to(dk.dtype))
             dg = dg / q.shape[-2]
             for part, _ in _parts(q, table):
                 torch.mul(dq[part] + dg, kappa_slope(q[part]), out=dq[part])

@@ -198,19 +198,6 @@ def _load_vector(x, d: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
-def _sum_of_parts(parts, count, d: tl.constexpr, D: tl.constexpr):
-    """Sum of ``count`` vectors of d numbers, in a fixed order."""
-    channel = tl.arange(0, D)
-    total = tl.zeros((32, D), tl.float32)
-    for first in range(0, count, 32):
-        part = first + tl.arange(0, 32)
-        mask = (part < count)[:, None] & (channel < d)[None, :]
-        at = part[:, None] * d + channel[None, :]
-        total += tl.load(parts + at, mask=mask, other=0.0)
-    return tl.sum(total, 0)
-
-
-@triton.jit
 def _add_pairs(x, BLOCK: tl.constexpr, D: tl.constexpr):
     """Sums of tokens 8 apart, (BLOCK / 2, D).
 
@@ -320,12 +307,12 @@ def _times_transposed(
 # Σ a_j R κ(k_j)ᵀ v_j, then one row Σ a_j κ(k_j); `d_sums` is its gradient. Where a head
 # has one split, its part is the result.
 
-_OFTEN_CHANGING = ['n_tokens', 'width', 'g_splits', 'splits']
+_OFTEN_CHANGING = ['n_tokens', 'width', 'splits']
 
 
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _sum_queries_kernel(
-    q, q_b, q_h, q_n, q_d, g_parts, heads, n_tokens,
+    q, q_b, q_h, q_n, q_d, q_sum_parts, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Parts of Σ κ(q)."""
@@ -341,17 +328,17 @@ def _sum_queries_kernel(
         total += tl.where(there[:, None], queries, 0.0)
     channel = tl.arange(0, D)
     at = (tl.cast(head, tl.int64) * splits + split) * d + channel
-    tl.store(g_parts + at, tl.sum(total, 0), mask=channel < d)
+    tl.store(q_sum_parts + at, tl.sum(total, 0), mask=channel < d)
 
 
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _sum_keys_kernel(
     k, k_b, k_h, k_n, k_d, v, v_b, v_h, v_n, v_d, rows, columns, width,
-    g_parts, g_splits, g, logits, stat_parts, sum_parts, heads, n_tokens,
+    q_sum, logits, stat_parts, sum_parts, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
     IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """The mean query, logits, and parts of both sums over keys by an online softmax.
+    """Logits, and parts of both sums over keys by an online softmax.
 
     Axis 2 of the grid shares out the channels of v, COLUMNS to each program; all of
     them weigh the keys alike, and the first stores what is not about v.
@@ -364,10 +351,7 @@ def _sum_keys_kernel(
     head = tl.cast(head, tl.int64)
     logits += head * n_tokens
     channel = tl.arange(0, D)
-    mean = _sum_of_parts(g_parts + head * g_splits * d, g_splits, d, D) / n_tokens
-    if (split == 0) & (column == 0):
-        tl.store(g + head * d + channel, mean, mask=channel < d)
-    mean *= d**-0.5
+    mean = _load_vector(q_sum + head * d, d, D) * (d**-0.5 / n_tokens)
     largest = -float('inf')
     weight_sums = tl.zeros((BLOCK,), tl.float32)
     key_sums = tl.zeros((BLOCK, D), tl.float32)
@@ -549,17 +533,17 @@ def _sums_backward_kernel(
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _keys_backward_kernel(
     k, k_b, k_h, k_n, k_d, v, v_b, v_h, v_n, v_d, rows, columns, width,
-    g, logits, stats, sums, d_sums, dk, dv, dg_parts, peaks, heads, n_tokens,
+    q_sum, logits, stats, sums, d_sums, dk, dv, dq_sum_parts, peaks, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
     IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv, and parts of the gradient with respect to the mean query.
+    """dk, dv, and parts of √d N times the gradient with respect to ``q_sum``.
 
     A key with more than half of the weight is left to :func:`_queries_backward_kernel`
     as far as its logit goes, and named in ``peaks``: of its gradient, a (da - Σ a da),
     rounding would leave nothing, since da is nearly all of the sum. The gradients of
-    all logits sum to zero, so it is what the others lack, and each part of ``dg_parts``
-    ends with the sum of the others.
+    all logits sum to zero, so it is what the others lack, and each part of
+    ``dq_sum_parts`` ends with the sum of the others.
     """
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     image, at_head = tl.cast(head // heads, tl.int64), tl.cast(head % heads, tl.int64)
@@ -573,7 +557,7 @@ def _keys_backward_kernel(
     sums += head * (d + 1) * d
     d_sums += head * (d + 1) * d
     d_key_sum = _load_vector(d_sums + d * d, d, D)
-    mean = _load_vector(g + head * d, d, D) * d**-0.5
+    mean = _load_vector(q_sum + head * d, d, D) * (d**-0.5 / n_tokens)
     largest = tl.load(stats + head * 2)
     inverse = 1 / tl.load(stats + head * 2 + 1)
     # Σ a_j da_j, which the softmax's gradient needs, without a pass over tokens.
@@ -582,7 +566,7 @@ def _keys_backward_kernel(
         matrix = _load_matrix(d_sums, first, d, D, CHUNK)
         product = matrix * _load_matrix(sums, first, d, D, CHUNK)
         a_dot_da += tl.sum(tl.sum(product, 0), 0)
-    d_means = tl.zeros((BLOCK // 2, D), tl.float32)
+    d_q_sums = tl.zeros((BLOCK // 2, D), tl.float32)
     d_logit_sums = tl.zeros((BLOCK,), tl.float32)
     whole = 0
     if CHUNK == D:
@@ -613,24 +597,24 @@ def _keys_backward_kernel(
         tl.store(peaks + token * 0, start + token, mask=is_peak)
         d_logit = tl.where(is_peak, 0.0, a * (da - a_dot_da))
         d_logit_sums += d_logit
-        d_means += _add_pairs(keys * d_logit[:, None], BLOCK, D)
+        d_q_sums += _add_pairs(keys * d_logit[:, None], BLOCK, D)
         d_keys = back * a[:, None] + d_logit[:, None] * mean[None, :]
         d_keys *= tl.minimum(keys, 1.0)
         _store(dk, d_keys, heads * d, start, n_tokens, 0, d, BLOCK, D)
     channel = tl.arange(0, D)
-    dg_parts += (head * splits + split) * (d + 1)
-    tl.store(dg_parts + channel, tl.sum(d_means, 0), mask=channel < d)
-    tl.store(dg_parts + d, tl.sum(d_logit_sums, 0))
+    dq_sum_parts += (head * splits + split) * (d + 1)
+    tl.store(dq_sum_parts + channel, tl.sum(d_q_sums, 0), mask=channel < d)
+    tl.store(dq_sum_parts + d, tl.sum(d_logit_sums, 0))
 
 
 @triton.jit(do_not_specialize=_OFTEN_CHANGING)
 def _queries_backward_kernel(
     q, q_b, q_h, q_n, q_d, dy, dy_b, dy_h, dy_n, dy_d, k, k_b, k_h, k_n, k_d,
-    rows, columns, width, g, sums, dg, peaks, dk, dq, heads, n_tokens,
+    rows, columns, width, q_sum, sums, dq_sum, peaks, dk, dq, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
     IEEE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """dq, from y and from the mean query, and what a peak's dk lacks."""
+    """dq, from y and from ``q_sum``, and what a peak's dk lacks."""
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     image, at_head = tl.cast(head // heads, tl.int64), tl.cast(head % heads, tl.int64)
     q += image * q_b + at_head * q_h
@@ -641,24 +625,24 @@ def _queries_backward_kernel(
     peak = tl.load(peaks + head).to(tl.int64)
     head = tl.cast(head, tl.int64)
     sums += head * (d + 1) * d
-    dg += head * (d + 1)
+    dq_sum += head * (d + 1)
     key_sum = _load_vector(sums + d * d, d, D)
-    d_mean = _load_vector(dg, d, D)
+    d_q_sum = _load_vector(dq_sum, d, D)
     if peak >= 0:
         channel = tl.arange(0, D)
         inside = channel < d
         key = _kappa(
             tl.load(k + peak * k_n + channel * k_d, mask=inside, other=-float('inf'))
         )
-        d_logit = -tl.load(dg + d)
-        d_mean += d_logit * key
+        d_logit = -tl.load(dq_sum + d)
+        d_q_sum += d_logit * key
         if split == 0:
-            mean = _load_vector(g + head * d, d, D) * d**-0.5
-            dk += peak * heads * d + channel
-            d_key = tl.load(dk, mask=inside, other=0.0).to(tl.float32)
+            mean = _load_vector(q_sum + head * d, d, D) * (d**-0.5 / n_tokens)
+            place = dk + peak * heads * d + channel
+            d_key = tl.load(place, mask=inside, other=0.0).to(tl.float32)
             d_key += d_logit * mean * tl.minimum(key, 1.0)
-            tl.store(dk, d_key.to(dk.dtype.element_ty), mask=inside)
-    d_mean *= d**-0.5 / n_tokens
+            tl.store(place, d_key.to(dk.dtype.element_ty), mask=inside)
+    d_q_sum *= d**-0.5 / n_tokens
     whole = 0
     if CHUNK == D:
         whole = _load_matrix(sums, 0, d, D, D)
@@ -675,7 +659,7 @@ def _queries_backward_kernel(
         )  # fmt: skip
         back = _rotate(back * inverse[:, None], cosine, -sine, BLOCK, D)
         d_denominator = -tl.sum(queries * back, 1) * inverse
-        d_queries = back + d_mean[None, :] + d_denominator[:, None] * key_sum[None, :]
+        d_queries = back + d_q_sum[None, :] + d_denominator[:, None] * key_sum[None, :]
         d_queries *= tl.minimum(queries, 1.0)
         _store(dq, d_queries, heads * d, start, n_tokens, 0, d, BLOCK, D)
 
@@ -711,7 +695,7 @@ def _tiles(x: Tensor) -> dict:
 def _columns(x: Tensor) -> int:
     """Columns of a (D, D) sum that one program keeps in registers."""
     size = triton.next_power_of_2(x.shape[-1])
-    return 32 if x.dtype == torch.float32 and size == 128 else min(size, 64)
+    return min(size, 32 if x.dtype == torch.float32 else 64)
 
 
 def _pieces(size: int) -> tuple[int, dict]:
@@ -730,8 +714,6 @@ def _multiprocessors(device: torch.device) -> int:
 
 # So few blocks of tokens that one program after the other takes no longer than merging.
 _FEW_BLOCKS = 4
-# Bytes of parts of the mean query that all programs together read again.
-_REREAD = 2**21
 
 
 def _splits(x: Tensor, block: int) -> int:
@@ -761,53 +743,58 @@ def _empty_summaries(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return tuple(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
+def _merge(parts: Tensor, total: Tensor) -> None:
+    """Add up the parts (B · heads, splits, …) of each head, unless they are the sum."""
+    if parts is not total:
+        all_heads, splits = parts.shape[:2]
+        pieces, merging = _pieces(parts[0, 0].numel())
+        _merge_kernel[all_heads, pieces](parts, total, splits, **merging)
+
+
 @library.custom_op('mmravlt::rala', mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y, and what the gradient needs of the sums over tokens, all float32: the mean
-    query (B, heads, d); the logits (B, heads, N); the largest logit and the softmax's
+    """y, and what the gradient needs of all tokens, all float32: Σ κ(q_i),
+    (B, heads, d); the logits (B, heads, N); the largest logit and the softmax's
     denominator (B, heads, 2); Σ a_j R κ(k_j)ᵀ v_j, below it Σ a_j κ(k_j),
     (B, heads, d + 1, d).
     """
     batch, heads, n_tokens, d = q.shape
     all_heads = batch * heads
     table = rows.contiguous(), columns.contiguous(), columns.shape[0]
-    y, (g, logits, stats, sums) = _empty_like_map(q), _empty_summaries(q)
+    y, (q_sum, logits, stats, sums) = _empty_like_map(q), _empty_summaries(q)
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
     summing = {**tiles, 'COLUMNS': _columns(q)}
     del summing['CHUNK']
     if q.dtype == torch.float16:  # one block more at a time would spill registers
         summing['num_stages'] = 1
     splits = _splits(q, tiles['BLOCK'])
-    # Wide blocks, so that few programs read memory at its full speed.
-    wide = 32768 // tiles['D']
-    most = max(1, _REREAD // (all_heads * splits * groups * d * 4))
-    g_splits = min(most, _splits(q, wide))
-    g_parts = g.new_empty(all_heads, g_splits, d)
     if splits == 1:
-        stat_parts, sum_parts = stats, sums
+        q_sum_parts, stat_parts, sum_parts = q_sum, stats, sums
     else:
-        stat_parts = g.new_empty(all_heads, splits, 2)
-        sum_parts = g.new_empty(all_heads, splits, d + 1, d)
+        q_sum_parts = q_sum.new_empty(all_heads, splits, d)
+        stat_parts = q_sum.new_empty(all_heads, splits, 2)
+        sum_parts = q_sum.new_empty(all_heads, splits, d + 1, d)
     with torch.cuda.device_of(q):
-        _sum_queries_kernel[all_heads, g_splits](
-            q, *q.stride(), g_parts, heads, n_tokens,
-            d, tiles['D'], wide, num_warps=16,
+        _sum_queries_kernel[all_heads, splits](
+            q, *q.stride(), q_sum_parts, heads, n_tokens,
+            d, tiles['D'], 2 * tiles['BLOCK'], num_warps=8,
         )  # fmt: skip
+        _merge(q_sum_parts, q_sum)
         _sum_keys_kernel[all_heads, splits, groups](
-            k, *k.stride(), v, *v.stride(), *table, g_parts, g_splits, g, logits,
-            stat_parts, sum_parts, heads, n_tokens, **summing,
+            k, *k.stride(), v, *v.stride(), *table, q_sum, logits, stat_parts,
+            sum_parts, heads, n_tokens, **summing,
         )  # fmt: skip
         if splits > 1:
             pieces, merging = _pieces((d + 1) * d)
             _merge_keys_kernel[all_heads, pieces](
                 stat_parts, sum_parts, stats, sums, splits, **merging
             )
-        _output_kernel[all_heads, _splits(q, tiles['BLOCK'])](
+        _output_kernel[all_heads, splits](
             q, *q.stride(), *table, sums, y, heads, n_tokens, **tiles
         )
-    return y, g, logits, stats, sums
+    return y, q_sum, logits, stats, sums
 
 
 @_forward.register_fake
@@ -818,7 +805,7 @@ def _(q, k, v, rows, columns):
 @library.custom_op('mmravlt::rala_backward', mutates_args=())
 def _backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor,
-    g: Tensor, logits: Tensor, stats: Tensor, sums: Tensor,
+    q_sum: Tensor, logits: Tensor, stats: Tensor, sums: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk and dv from dy and from what :func:`_forward` was given and returned."""
     batch, heads, n_tokens, d = q.shape
@@ -827,39 +814,33 @@ def _backward(
     dq, dk, dv = (_empty_like_map(x) for x in (q, k, v))
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
     splits = _splits(q, tiles['BLOCK'])
-    peaks = g.new_empty(all_heads, dtype=torch.int32)
-    d_sums, dg = torch.empty_like(sums), g.new_empty(all_heads, d + 1)
+    peaks = q_sum.new_empty(all_heads, dtype=torch.int32)
+    d_sums, dq_sum = torch.empty_like(sums), q_sum.new_empty(all_heads, d + 1)
     if splits == 1:
-        d_sum_parts, dg_parts = d_sums, dg
+        d_sum_parts, dq_sum_parts = d_sums, dq_sum
     else:
-        d_sum_parts = g.new_empty(all_heads, splits, d + 1, d)
-        dg_parts = g.new_empty(all_heads, splits, d + 1)
-
-    def merge(parts: Tensor, total: Tensor, size: int) -> None:
-        if splits > 1:
-            pieces, merging = _pieces(size)
-            _merge_kernel[all_heads, pieces](parts, total, splits, **merging)
-
+        d_sum_parts = q_sum.new_empty(all_heads, splits, d + 1, d)
+        dq_sum_parts = q_sum.new_empty(all_heads, splits, d + 1)
     with torch.cuda.device_of(q):
         _sums_backward_kernel[all_heads, splits, groups](
             q, *q.stride(), dy, *dy.stride(), *table, sums, d_sum_parts, peaks,
             heads, n_tokens, COLUMNS=_columns(q), **tiles,
         )  # fmt: skip
-        merge(d_sum_parts, d_sums, (d + 1) * d)
+        _merge(d_sum_parts, d_sums)
         _keys_backward_kernel[all_heads, splits](
-            k, *k.stride(), v, *v.stride(), *table, g, logits, stats, sums, d_sums,
-            dk, dv, dg_parts, peaks, heads, n_tokens, **tiles,
+            k, *k.stride(), v, *v.stride(), *table, q_sum, logits, stats, sums,
+            d_sums, dk, dv, dq_sum_parts, peaks, heads, n_tokens, **tiles,
         )  # fmt: skip
-        merge(dg_parts, dg, d + 1)
+        _merge(dq_sum_parts, dq_sum)
         _queries_backward_kernel[all_heads, splits](
-            q, *q.stride(), dy, *dy.stride(), k, *k.stride(), *table, g, sums, dg,
-            peaks, dk, dq, heads, n_tokens, **tiles,
+            q, *q.stride(), dy, *dy.stride(), k, *k.stride(), *table, q_sum,
+            sums, dq_sum, peaks, dk, dq, heads, n_tokens, **tiles,
         )  # fmt: skip
     return dq, dk, dv
 
 
 @_backward.register_fake
-def _(dy, q, k, v, rows, columns, g, logits, stats, sums):
+def _(dy, q, k, v, rows, columns, q_sum, logits, stats, sums):
     return _empty_like_map(q), _empty_like_map(k), _empty_like_map(v)
 
 

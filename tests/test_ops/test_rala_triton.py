@@ -163,10 +163,30 @@ def test_inputs_are_not_changed(device):
     assert all(map(torch.equal, before, (*inputs, *table, dy)))
 
 
+@pytest.mark.parametrize('head_dim', [64, 96])
+@pytest.mark.parametrize('dtype', ERRORS)
+def test_programs_that_share_a_head_equal_the_quadratic_form(
+    device, monkeypatch, dtype, head_dim
+):
+    """With a key that has nearly all of the weight, and one that has most of it."""
+    monkeypatch.setattr(rala_triton, '_multiprocessors', lambda _: 7)
+    monkeypatch.setattr(rala_triton, '_FEW_BLOCKS', 1)
+    *inputs, table, dy = make_input(device, (13, 11), head_dim, 1, 2, dtype)
+    with torch.no_grad():
+        _, k, _ = inputs
+        k[:, 0, 70] *= 8
+        k[:, 1, 140] += 1
+    results = with_gradients(rala, *inputs, table, dy)
+    doubles = [x.detach().double().requires_grad_() for x in inputs]
+    expected = with_gradients(quadratic_form, *doubles, table, dy.double())
+    for x, y in zip(results, expected, strict=True):
+        assert largest(x - y) <= ERRORS[dtype] * largest(y)
+
+
 def test_is_deterministic_and_the_number_of_programs_hardly_matters(
     device, monkeypatch
 ):
-    # 160 tokens: 5 blocks for products, 2 for the mean query.
+    # 160 tokens: 5 blocks.
     *inputs, table, dy = make_input(device, (16, 10), heads=2)
     monkeypatch.setattr(rala_triton, '_multiprocessors', lambda _: 1)
     one = with_gradients(rala, *inputs, table, dy)
