@@ -31,6 +31,7 @@ import torch
 from mmravlt.flops import markdown_table
 
 from .measure import DTYPES
+from .op import LEAST_PASSES
 from .results import Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,14 +186,13 @@ def _row(case: Case, kernel: str, **figures) -> Row:
     spilled to memory. ``blocks_per_sm`` are resident at a time, and ``occupancy`` is
     their share of the warps that could be. ``instructions_per_token`` counts those of
     all warps in the loop over tokens, both sides of a branch included, and
-    ``barriers_per_32_tokens`` the barriers that a block comes to. ``passes`` are the
-    maps of N×C that are read or written. ``programs`` are launched, and
-    ``second_wave_at`` names the products of batch and heads, out of
+    ``barriers_per_32_tokens`` the barriers that a block comes to. ``programs`` are
+    launched, and ``second_wave_at`` names the products of batch and heads, out of
     :data:`PRODUCTS`, at which they are more than the card holds at a time.
     """
     columns = 'direction tokens tile num_warps registers stack_bytes shared_bytes'
     columns += ' fits blocks_per_sm occupancy instructions_per_token'
-    columns += ' barriers_per_32_tokens passes programs second_wave_at triton error'
+    columns += ' barriers_per_32_tokens programs second_wave_at triton error'
     row = {**asdict(case), 'kernel': kernel, **dict.fromkeys(columns.split(), '')}
     assert not set(figures) - set(row)
     return row | figures
@@ -223,7 +223,7 @@ def table(rows: list[Row]) -> str | None:
     """The condition :data:`HEADLINE` as a Markdown table, ``None`` without it.
 
     Beside the time in which the instructions of N = 64,000 tokens could be issued, at
-    best, stands the time of the maps that the kernel must read and write.
+    best, stands the time of the bytes that no kernel could save.
     """
     rows = [row for row in rows if HEADLINE.items() <= row.items()]
     rows = [row for row in rows if row['tokens'] == math.prod(SIZES[0])]
@@ -232,20 +232,21 @@ def table(rows: list[Row]) -> str | None:
     columns = ['registers', 'stack_bytes', 'shared_bytes', 'blocks_per_sm']
     columns += ['occupancy', 'instructions_per_token', 'barriers_per_32_tokens']
     columns += ['second_wave_at']
-    lines, totals = [], {}
+    lines, totals = [], {'forward': 0.0, 'backward': 0.0}
     for row in rows:
-        issue = (row['instructions_per_token'] or 0) * row['tokens']
-        issue *= 1e6 / INSTRUCTIONS_PER_SECOND
-        moved = (row['passes'] or 0) * row['tokens'] * row['head_dim']
-        moved *= DTYPES[row['dtype']].itemsize * 1e6 / BYTES_PER_SECOND
-        total = totals.setdefault(row['direction'], [0.0, 0.0])
-        total[0] += issue
-        total[1] += moved
+        instructions = (row['instructions_per_token'] or 0) * row['tokens']
+        issue = instructions / INSTRUCTIONS_PER_SECOND * 1e6
+        totals[row['direction']] += issue
         figures = [str(row[column]) for column in columns]
-        lines.append([row['kernel'], *figures, f'{issue:.1f}', f'{moved:.1f}'])
-    for direction, times in totals.items():
+        lines.append([row['kernel'], *figures, f'{issue:.1f}' if issue else '', ''])
+    inference, training = LEAST_PASSES['infer'], LEAST_PASSES['train']
+    passes = {'forward': inference, 'backward': training - inference}
+    map_bytes = rows[0]['tokens'] * rows[0]['head_dim']
+    map_bytes *= DTYPES[rows[0]['dtype']].itemsize
+    for direction, issue in totals.items():
+        moved = passes[direction] * map_bytes / BYTES_PER_SECOND * 1e6
         empty = [''] * len(columns)
-        lines.append([f'{direction} in all', *empty, *(f'{t:.1f}' for t in times)])
+        lines.append([f'{direction} in all', *empty, f'{issue:.1f}', f'{moved:.1f}'])
     headings = [column.replace('_', ' ') for column in columns]
     return markdown_table(['kernel', *headings, 'issue µs', 'bytes µs'], lines)
 
@@ -307,7 +308,8 @@ class _Recorder:
             try:
                 kernel = run(function, *arguments, grid=grid, warmup=True, **options)
             except Exception as failure:  # of the compiler's many kinds
-                error = ' '.join(f'{type(failure).__name__}: {failure}'.split())[:300]
+                # After a piece of the code comes what is wrong with it.
+                error = ' '.join(f'{type(failure).__name__}: {failure}'.split())[-300:]
             name = function.__name__.strip('_').removesuffix('_kernel')
             grid = grid if isinstance(grid, tuple | list) else (grid,)
             recorder.launches.append(
@@ -377,7 +379,7 @@ def _row_of(launch: _Launch, case: Case, size: tuple[int, int], count: bool) -> 
     n_tokens = math.prod(size)
     figures = dict(fits=False, error=launch.error)
     if launch.kernel is not None:
-        figures = _figures(launch, case, n_tokens, count)
+        figures = _figures(launch, case, count)
     return _row(
         case,
         launch.name,
@@ -388,7 +390,7 @@ def _row_of(launch: _Launch, case: Case, size: tuple[int, int], count: bool) -> 
     )
 
 
-def _figures(launch: _Launch, case: Case, n_tokens: int, count: bool) -> Row:
+def _figures(launch: _Launch, case: Case, count: bool) -> Row:
     """What the compiled kernel of a launch takes, as :func:`_row` names it."""
     kernel, card = launch.kernel, CARDS[case.capability]
     meta = kernel.metadata
@@ -396,7 +398,6 @@ def _figures(launch: _Launch, case: Case, n_tokens: int, count: bool) -> Row:
     blocks = card.resident(
         registers, meta.shared, meta.num_warps, getattr(meta, 'tmem_size', 0)
     )
-    numel = case.heads * n_tokens * case.head_dim
     figures = dict(
         triton=meta.triton_version,
         num_warps=meta.num_warps,
@@ -406,9 +407,6 @@ def _figures(launch: _Launch, case: Case, n_tokens: int, count: bool) -> Row:
         fits=blocks > 0,
         blocks_per_sm=blocks,
         occupancy=round(blocks * meta.num_warps / card.warps, 2),
-        passes=sum(
-            isinstance(x, torch.Tensor) and x.numel() == numel for x in launch.arguments
-        ),
     )
     # The kernels call what they hold at a time of the tokens BLOCK.
     constants = {

@@ -28,4 +28,5 @@ def test_kernels_compile_and_fit_every_card_without_spills():
     assert compiled == {
         (card, way) for card in CARDS for way in ('forward', 'backward')
     }
-    assert problems(rows) == []
+    found = problems(rows)
+    assert not found, '\n'.join(found)
