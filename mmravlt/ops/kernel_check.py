@@ -45,6 +45,23 @@ _lock = threading.RLock()  # a model on several GPUs may run in as many threads
 _launches: dict[str, Callable] = {}
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` records, and not ``torch.compile``."""
+    # torch's own is_exporting says yes to torch.compile, too (seen in 2.11).
+    if hasattr(torch.compiler, '_is_exporting_flag'):
+        return torch.compiler._is_exporting_flag
+    if torch.compiler.is_dynamo_compiling():
+        return _is_exporting_through_dynamo()
+    return getattr(torch.compiler, '_is_compiling_flag', False)  # only for exports
+
+
+@torch.compiler.assume_constant_result
+def _is_exporting_through_dynamo() -> bool:
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    return bool(InstructionTranslator.current_tx().export)
+
+
 def find_fault(q: Tensor) -> str | None:
     """Check the kernels for tensors like these unless that is done.
 

@@ -4,8 +4,6 @@ import os
 
 from torch import Tensor, jit, library
 
-from .rope2d import is_exporting
-
 KERNELS = ('auto', 'triton', 'torch')
 
 _DEVICES = ('cuda',)  # where the kernels run
@@ -99,11 +97,11 @@ def _why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
         return f'device {q.device.type}'
     if not hasattr(library, 'custom_op'):
         return 'torch older than 2.4'
-    if is_exporting():
-        return 'exported'
     try:
-        from .kernel_check import find_fault
+        from .kernel_check import find_fault, is_exporting
         from .rala_triton import why_not
     except Exception as error:  # a Triton of another time than this torch's, too
         return f'triton cannot be imported ({error})'
+    if is_exporting():
+        return 'exported'
     return why_not(q, k, v) or find_fault(q)

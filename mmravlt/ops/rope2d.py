@@ -25,14 +25,6 @@ def is_recording() -> bool:
     return is_compiling() or torch.jit.is_tracing()
 
 
-def is_exporting() -> bool:
-    """Whether ``torch.export`` records, and not ``torch.compile``."""
-    # torch's own is_exporting, where it has one, says yes to torch.compile, too (seen
-    # in 2.11). Older ones set the other flag for exports only.
-    flag = getattr(torch.compiler, '_is_compiling_flag', False)
-    return getattr(torch.compiler, '_is_exporting_flag', flag)
-
-
 def rope2d_angles(head_dim: int, device: torch.device | str = 'cpu') -> Tensor:
     """Rotation per step of one row or column, in radians.
 
