@@ -6,6 +6,9 @@ type and a size of heads in a process. Whatever they do wrong then or raise late
 PyTorch computes RALA instead from that moment on, after one warning, or one error if
 the kernels were asked for by name.
 
+The map lies in memory as the backbone's do; for other strides the kernels are compiled
+when they come, and watched for errors only.
+
 What cannot be mended: a compiler that ends the process, and a kernel that reads or
 writes memory that is not its own after it was found right, which CUDA reports at a
 later operation, and after which nothing works in that process.
@@ -104,7 +107,7 @@ def guarded(name: str) -> Callable[[Callable], Callable]:
                 except Exception as error:
                     fault = _describe(error, _key(tensors[0]))
                     _give_up(_key(tensors[0]), fault, error)
-            kernels.insist(fault)  # in vain for who asks for the kernels by name
+            kernels.insist(fault)
             return _IN_PYTORCH[name](*tensors)
 
         return run

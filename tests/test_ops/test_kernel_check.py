@@ -1,7 +1,9 @@
 """A kernel that is wrong, or fails, costs speed and one warning, but no training."""
 
 import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -19,10 +21,10 @@ from mmravlt.ops import (  # noqa: E402
     rala,
     rala_kernel,
     rala_reference,
+    rala_triton,
     rope2d_table,
     use_rala_kernel,
 )
-from mmravlt.ops.rala_triton import INTERPRETED  # noqa: E402
 
 HEAD_DIM = 32
 KERNELS = dict(kernel_check._launches)
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:overflow encountered:RuntimeWarn
 @pytest.fixture(autouse=True)
 def kernels_apply(device, monkeypatch):
     """Where the tests run, and nothing is known of them; PyTorch stands in for them."""
-    if device.type == 'cpu' and not INTERPRETED:
+    if device.type == 'cpu' and not rala_triton.INTERPRETED:
         pytest.skip("Triton's interpreter is off, because there is a GPU")
     monkeypatch.setattr(kernels, '_DEVICES', ('cpu', 'cuda'))
     monkeypatch.setattr(kernels, '_wanted', 'auto')
@@ -156,10 +158,11 @@ def test_who_asks_for_wrong_kernels_gets_an_error(
 ):
     spoil(monkeypatch, name, change)
     use_rala_kernel('triton')
-    arguments = make_input(device)
-    for _ in range(2):
+    arguments = make_input(device)[:4]
+    warnings.filterwarnings('error', message='The fused Triton')
+    for function in (rala, rala_triton.rala, rala):
         with pytest.raises(RuntimeError, match=f'asked for, do not apply: {said}'):
-            rala(*arguments[:4])
+            function(*arguments)
 
 
 @pytest.mark.parametrize('name', ['forward', 'backward'])
@@ -286,28 +289,40 @@ def test_nobody_notices_the_check(device):
     assert torch.get_default_device() == before[1]
 
 
-def test_threads_that_come_at_once_share_one_check(device, monkeypatch, found_right):
-    monkeypatch.setattr(kernel_check, '_check', slowly(kernel_check._check))
+def test_threads_that_come_at_once_share_one_check(device, monkeypatch):
+    checks = []
+
+    def slow_check(*key):
+        checks.append(key)
+        time.sleep(0.05)
+        return RIGHT
+
+    monkeypatch.setattr(kernel_check, 'kernel_errors', slow_check)
     q, k, v, *_ = make_input(device)
-    answers = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(rala_kernel(q, k, v)[0]))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == ['triton'] * 4
-    assert len(found_right) == 1
+    assert in_threads(lambda: rala_kernel(q, k, v)[0]) == ['triton'] * 4
+    assert len(checks) == 1
 
 
-def slowly(function):
-    def run(*arguments):
-        threading.Event().wait(0.05)
-        return function(*arguments)
+def test_threads_that_fail_at_once_share_one_warning(device, monkeypatch, found_right):
+    together = threading.Barrier(4)
 
-    return run
+    def fail_together(*_):
+        together.wait(10)
+        fail()
+
+    spoil(monkeypatch, 'forward', fail_together)
+    inputs = make_input(device)[:4]
+    expected = rala_reference(*inputs)
+    with pytest.warns(RuntimeWarning, match='fused Triton') as seen:
+        results = in_threads(lambda: rala(*inputs))
+    assert len(seen) == 1
+    for y in results:
+        assert torch.allclose(y, expected, rtol=1e-5, atol=1e-6)
+
+
+def in_threads(function):
+    with ThreadPoolExecutor(4) as pool:
+        return [f.result() for f in [pool.submit(function) for _ in range(4)]]
 
 
 @pytest.mark.parametrize(
