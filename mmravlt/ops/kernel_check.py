@@ -29,15 +29,16 @@ from .rope2d import is_compiling, rope2d_table
 Key = tuple[torch.device, torch.dtype, int]  # of tensors: device, type, head size
 
 # Largest errors for which the kernels still count as right, of the largest value: of
-# usual queries and keys, and of large ones, whose softmax over tokens is peaked. Right
-# kernels stay well below (3e-7 to 6e-3 in Triton's interpreter); operands cut to
-# TF32 without a correction have errors of 0.1 in the gradient of large keys.
+# usual queries and keys, and of large ones, whose softmax over tokens is peaked. In
+# Triton's interpreter, right kernels in half precision have up to 7e-3 of the usual;
+# of the large, 2e-2 with products of three parts, but 0.2 and more where operands are
+# cut to TF32, which ruins the gradient of the keys.
 _ALLOWED = {
-    torch.float32: (1e-4, 1e-3),
-    torch.float16: (2e-3, 2e-2),
-    torch.bfloat16: (2e-2, 2e-2),
+    torch.float32: (1e-4, 1e-2),
+    torch.float16: (2e-3, 0.1),
+    torch.bfloat16: (2e-2, 0.1),
 }
-_SCALES = 1, 30  # standard deviations of queries and keys
+_SCALES = 1, 100  # standard deviations of queries and keys
 _SIZE = 7, 19  # five blocks of 32 tokens, the last with five
 
 # What is known: None if the kernels were found right, else what is wrong with them.
