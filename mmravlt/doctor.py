@@ -95,18 +95,39 @@ def _examine_torch(report: Report) -> bool:
 
 
 def _rala_kernel() -> str:
-    """Run RALA and say which implementation it took."""
+    """Run RALA and say which implementation serves which type of tensors, and why."""
     import torch
 
     from .ops import rala, rala_kernel, rope2d_table
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    q = torch.ones(1, 1, 6, 64, device=device)
-    y = rala(q, q, q, rope2d_table(2, 3, 64, device))
-    assert y.isfinite().all(), 'its result is not finite'
-    kernel, reason = rala_kernel(q, q, q)
-    name = {'triton': 'the fused Triton kernels', 'torch': 'PyTorch'}[kernel]
-    return f'{name} ({reason})'
+    fused, reasons = [], {}
+    for head_dim in (64, 96):  # of RAVLT
+        errors = []
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            name = str(dtype).removeprefix('torch.')
+            q = torch.ones(1, 1, 6, head_dim, device=device, dtype=dtype)
+            y = rala(q, q, q, rope2d_table(2, 3, head_dim, device))
+            assert y.isfinite().all(), f'its result in {name} is not finite'
+            kernel, reason = rala_kernel(q, q, q)
+            if kernel == 'torch':
+                reasons[reason] = None
+                continue
+            from .ops.kernel_check import kernel_errors
+
+            largest = max(map(max, kernel_errors(device, dtype, head_dim)))
+            errors.append(f'{name} {largest:.0e}')
+        if errors:
+            fused.append(f'of {head_dim} channels {", ".join(errors)}')
+    findings = []
+    if fused:
+        findings.append(
+            'the fused Triton kernels, compared with the equations (largest errors '
+            f'in heads {"; ".join(fused)})'
+        )
+    if reasons:
+        findings.append(f'PyTorch ({"; ".join(reasons)})')
+    return ', else '.join(findings)
 
 
 def _torch_and_gpu() -> str:

@@ -6,6 +6,7 @@ from torch import Tensor, jit, library
 
 KERNELS = ('auto', 'triton', 'torch')
 
+_DEVICES = ('cuda',)  # where the kernels run
 _wanted = os.environ.get('MMRAVLT_RALA', 'auto')
 
 
@@ -18,7 +19,10 @@ def use_rala_kernel(name: str) -> None:
         name (str): 'auto' takes the fused Triton kernels where they apply (an NVIDIA
             GPU of compute capability 8.0 or later, float32, float16 or bfloat16,
             heads of 32 to 128 channels) and PyTorch elsewhere; 'triton' raises an
-            error where they don't apply; 'torch' never takes them.
+            error where they don't apply; 'torch' never takes them. Before the kernels
+            first serve a device, a type and a size of heads, they are compared with
+            the equations on a small map. Where they are wrong or fail, then or later,
+            'auto' warns once and takes PyTorch from then on, 'triton' raises an error.
 
     Raises:
         ValueError: if the name is none of these.
@@ -37,6 +41,8 @@ def rala_kernel(
 ) -> tuple[str, str]:
     """Which implementation :func:`mmravlt.ops.rala` takes for these tensors, and why.
 
+    The first answer for a device, a type and a size of heads checks the kernels.
+
     Args:
         q (Tensor): queries, shape (B, heads, N, d).
         k (Tensor): keys, same shape.
@@ -49,7 +55,7 @@ def rala_kernel(
 
     Raises:
         ValueError: if ``MMRAVLT_RALA`` names no implementation.
-        RuntimeError: if 'triton' is wanted and does not apply.
+        RuntimeError: if 'triton' is wanted and does not apply, or is wrong here.
     """
     _check(_wanted)
     if _wanted == 'torch':
@@ -62,12 +68,17 @@ def rala_kernel(
         reason = _why_not_triton(q, k, v)
     if reason is None:
         return 'triton', 'it applies' if _wanted == 'auto' else 'chosen'
+    insist(reason)
+    return 'torch', reason
+
+
+def insist(reason: str, cause: Exception | None = None) -> None:
+    """Raise a RuntimeError with the reason against the kernels if they are wanted."""
     if _wanted == 'triton':
         raise RuntimeError(
             f'The fused Triton kernels of RALA, which were asked for, do not apply: '
             f'{reason}. Choose auto or torch with MMRAVLT_RALA or use_rala_kernel.'
-        )
-    return 'torch', reason
+        ) from cause
 
 
 def _check(name: str) -> None:
@@ -79,14 +90,18 @@ def _check(name: str) -> None:
 
 
 def _why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    if jit.is_tracing():  # its files must run where there are no such kernels
+    # Files must run where there are no such kernels.
+    if jit.is_tracing():
         return 'traced by TorchScript'
-    if not q.is_cuda:
+    if q.device.type not in _DEVICES:
         return f'device {q.device.type}'
     if not hasattr(library, 'custom_op'):
         return 'torch older than 2.4'
     try:
+        from .kernel_check import find_fault, is_exporting
         from .rala_triton import why_not
-    except ImportError as error:
+    except Exception as error:  # a Triton of another time than this torch's, too
         return f'triton cannot be imported ({error})'
-    return why_not(q, k, v)
+    if is_exporting():
+        return 'exported'
+    return why_not(q, k, v) or find_fault(q)

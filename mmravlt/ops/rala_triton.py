@@ -33,6 +33,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, library
 
+from .kernel_check import guarded
+
 Table = tuple[Tensor, Tensor]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -752,6 +754,7 @@ def _merge(parts: Tensor, total: Tensor) -> None:
 
 
 @library.custom_op('mmravlt::rala', mutates_args=())
+@guarded('forward')
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -803,6 +806,7 @@ def _(q, k, v, rows, columns):
 
 
 @library.custom_op('mmravlt::rala_backward', mutates_args=())
+@guarded('backward')
 def _backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor,
     q_sum: Tensor, logits: Tensor, stats: Tensor, sums: Tensor,

@@ -11,8 +11,14 @@ def wanted_is_restored(monkeypatch):
     monkeypatch.setattr(kernels, '_wanted', 'auto')
 
 
-def make_qkv(device, dtype=torch.float32):
-    return torch.randn(3, 1, 2, 12, 64, device=device).to(dtype)
+@pytest.fixture
+def cpu_has_kernels(monkeypatch):
+    """As if it were a GPU; nothing is computed there."""
+    monkeypatch.setattr(kernels, '_DEVICES', ('cpu',))
+
+
+def make_qkv(device, dtype=torch.float32, head_dim=64):
+    return torch.randn(3, 1, 2, 12, head_dim, device=device).to(dtype)
 
 
 def test_elsewhere_than_on_a_gpu_pytorch_computes_rala():
@@ -33,10 +39,10 @@ def test_the_triton_kernel_is_never_a_silent_wish():
         (dict(kv_augmentation=False), 'no KV augmentation'),
     ],
 )
-def test_variants_of_rala_go_to_pytorch(options, reason):
-    assert rala_kernel(*on_a_gpu(), **options) == ('torch', reason)
-    use_rala_kernel('triton')
+def test_variants_of_rala_go_to_pytorch(options, reason, cpu_has_kernels):
     qkv = make_qkv('cpu')
+    assert rala_kernel(*qkv, **options) == ('torch', reason)
+    use_rala_kernel('triton')
     with pytest.raises(RuntimeError, match=f'do not apply: {reason}. Choose auto'):
         rala(*qkv, rope2d_table(3, 4, 64, qkv.device), **options)
 
@@ -61,15 +67,6 @@ def test_unknown_kernels_are_refused(name, monkeypatch):
         rala_kernel(*make_qkv('cpu'))
 
 
-def on_a_gpu(dtype=torch.float32, head_dim=64):
-    """Tensors that say they are on a GPU; nothing is computed with them."""
-
-    class OnGpu(torch.Tensor):
-        is_cuda = True
-
-    return [torch.empty(1, 1, 4, head_dim, dtype=dtype).as_subclass(OnGpu)] * 3
-
-
 @pytest.mark.parametrize(
     'dtype,head_dim,reason',
     [
@@ -78,14 +75,16 @@ def on_a_gpu(dtype=torch.float32, head_dim=64):
         (torch.float16, 160, 'head size 160'),
     ],
 )
-def test_what_the_triton_kernel_cannot_do_goes_to_pytorch(dtype, head_dim, reason):
+def test_what_the_triton_kernel_cannot_do_goes_to_pytorch(
+    dtype, head_dim, reason, cpu_has_kernels
+):
     pytest.importorskip('triton')
-    assert rala_kernel(*on_a_gpu(dtype, head_dim)) == ('torch', reason)
+    assert rala_kernel(*make_qkv('cpu', dtype, head_dim)) == ('torch', reason)
 
 
-def test_without_triton_pytorch_computes_rala(monkeypatch):
+def test_without_triton_pytorch_computes_rala(monkeypatch, cpu_has_kernels):
     monkeypatch.setitem(sys.modules, 'mmravlt.ops.rala_triton', None)
-    kernel, reason = rala_kernel(*on_a_gpu())
+    kernel, reason = rala_kernel(*make_qkv('cpu'))
     assert kernel == 'torch'
     assert 'triton cannot be imported' in reason
 
