@@ -674,9 +674,10 @@ def _capability(device: torch.device) -> int:
 def _tiles(x: Tensor) -> dict:
     """What the kernels with products are compiled with, but for COLUMNS.
 
-    These hold no more than 255 registers can without spilling at up to 64 channels, in
-    less shared memory than the 99 KiB that compute capability 8.6 has. Nothing depends
-    on the number of tokens: a new image size compiles nothing.
+    Tiles of this size spill no registers at up to 64 channels and take less shared
+    memory than the 99 KiB that compute capability 8.6 has (``python -m benchmarks
+    compile``). Nothing depends on the number of tokens: a new image size compiles
+    nothing.
     """
     size = triton.next_power_of_2(x.shape[-1])
     ieee = x.dtype == torch.float32
@@ -818,6 +819,9 @@ def _backward(
     dq, dk, dv = (_empty_like_map(x) for x in (q, k, v))
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
     splits = _splits(q, tiles['BLOCK'])
+    summing = {**tiles, 'COLUMNS': _columns(q)}
+    if tiles['BLOCK'] == 32 and not tiles['IEEE']:  # more would spill registers
+        summing |= {'CHUNK': 32, 'num_stages': 1}
     peaks = q_sum.new_empty(all_heads, dtype=torch.int32)
     d_sums, dq_sum = torch.empty_like(sums), q_sum.new_empty(all_heads, d + 1)
     if splits == 1:
@@ -828,7 +832,7 @@ def _backward(
     with torch.cuda.device_of(q):
         _sums_backward_kernel[all_heads, splits, groups](
             q, *q.stride(), dy, *dy.stride(), *table, sums, d_sum_parts, peaks,
-            heads, n_tokens, COLUMNS=_columns(q), **tiles,
+            heads, n_tokens, **summing,
         )  # fmt: skip
         _merge(d_sum_parts, d_sums)
         _keys_backward_kernel[all_heads, splits](
