@@ -1,5 +1,7 @@
 import os
+import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,11 +14,40 @@ import mmravlt  # noqa: E402, F401  (first: mmdet cannot be imported without its
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
-@pytest.fixture(params=['cpu', pytest.param('cuda', marks=NEEDS_GPU)])
-def device(request):
-    return torch.device(request.param)
+def pytest_addoption(parser):
+    parser.addoption('--seed', type=int, default=0, help='of all random numbers')
+    parser.addoption('--shuffle', action='store_true', help='the order, by the seed')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Shuffle the modules, and the tests in each: their fixtures are costly."""
+    if config.getoption('--shuffle'):
+        shuffle = random.Random(config.getoption('--seed')).shuffle
+        modules = list(dict.fromkeys(item.path for item in items))
+        shuffle(modules)
+        shuffle(items)
+        items.sort(key=lambda item: modules.index(item.path))
+
+
+def seed_all(config):
+    seed = config.getoption('--seed')
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    """What several tests share does not depend on which of them runs first."""
+    if fixturedef.scope != 'function':
+        seed_all(request.config)
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
+def fixed_seed(request):
+    seed_all(request.config)
+
+
+@pytest.fixture(params=['cpu', pytest.param('cuda', marks=NEEDS_GPU)])
+def device(request):
+    return torch.device(request.param)
