@@ -3,19 +3,24 @@
 import subprocess
 import sys
 import tarfile
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-REQUIREMENTS = [Requirement(line) for line in requires('mmravlt')]
+
+def requirements():
+    try:
+        return [Requirement(line) for line in requires('mmravlt')]
+    except PackageNotFoundError:
+        pytest.skip('pip did not install mmravlt here')
 
 
 def names(extra):
     return {
         r.name
-        for r in REQUIREMENTS
+        for r in requirements()
         if (r.marker.evaluate({'extra': extra}) if r.marker else not extra)
     }
 
@@ -25,7 +30,7 @@ def test_nothing_of_openmmlab_is_required_without_an_extra():
 
 
 def test_any_torch_from_2_1_on_is_allowed():
-    (torch,) = [r for r in REQUIREMENTS if r.name == 'torch']
+    (torch,) = [r for r in requirements() if r.name == 'torch']
     for version in ('2.1.0', '2.4.1', '2.11.0', '3.0'):
         assert torch.specifier.contains(version)
 
