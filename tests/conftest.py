@@ -1,5 +1,6 @@
 import os
 import random
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -51,3 +52,12 @@ def fixed_seed(request):
 @pytest.fixture(params=['cpu', pytest.param('cuda', marks=NEEDS_GPU)])
 def device(request):
     return torch.device(request.param)
+
+
+@pytest.fixture
+def distribution():
+    """What pip knows of mmravlt; without that, in a mere checkout, skips."""
+    try:
+        return metadata.distribution('mmravlt')
+    except metadata.PackageNotFoundError:
+        pytest.skip('pip did not install mmravlt here')
