@@ -12,6 +12,28 @@ if not torch.cuda.is_available():
 
 import mmravlt  # noqa: E402, F401  (first: mmdet cannot be imported without its ops)
 
+
+def let_interpreted_loops_run():
+    """Give Triton's interpreter the bounds of its loops as NumPy 2.5 allows it.
+
+    A scalar of a kernel is an array with one element there, which it converts by
+    `int`; NumPy converts only arrays without dimensions from 2.5 on.
+    """
+    try:
+        from triton.runtime import interpreter
+    except ImportError:
+        return
+    original = interpreter._patch_lang_tensor
+
+    def patch(tensor, *scope):
+        original(tensor, *scope)  # which undoes both after the kernel
+        tensor.__index__ = lambda self: self.handle.data.item()
+
+    interpreter._patch_lang_tensor = patch
+
+
+let_interpreted_loops_run()
+
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
