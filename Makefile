@@ -32,14 +32,15 @@ $(VENV)/installed: setup.py constraints.txt
 	touch $@
 
 # torch is the large part of an installation: the second environment takes it,
-# as hard links, from the first.
+# as hard links, from the first. It also holds transformers, beside which mmpretrain
+# imports only through mmravlt.compat.multimodal, as many a user's environment does.
 $(ONEDL)/installed: $(VENV)/installed
 	rm -rf $(ONEDL)
 	$(PYTHON) -m venv $(ONEDL)
 	cp -alf $(VENV)/lib/python3.*/site-packages/. $(ONEDL)/lib/python3.*/site-packages/
 	$(ONEDL)/bin/python -m pip uninstall -y \
 	    mmengine mmcv-lite mmdet mmsegmentation mmpretrain
-	$(ONEDL)/bin/python -m pip install -c constraints.txt -e '.[onedl,dev]'
+	$(ONEDL)/bin/python -m pip install -c constraints.txt -e '.[onedl,dev]' transformers
 	touch $@
 
 clean:

@@ -217,12 +217,28 @@ def _examine_libraries(report: Report) -> None:
             works.append(name)
     if not works:
         report.bad('none of mmdet, mmseg and mmpretrain works', FRESH)
+    if 'mmpretrain' in works:
+        _examine_multimodal(report)
     if 'mmdet' in works:
         report.attempt(
             'configs',
             lambda: _read_config(config_path('mmdet/mask_rcnn_ravlt_t_1x.py')),
             "pip install 'setuptools<82' (mmengine reads pkg_resources)",
         )
+
+
+def _examine_multimodal(report: Report) -> None:
+    """Models of mmpretrain that RAVLT does not need but that need transformers."""
+    from .compat import multimodal
+
+    name = 'multimodal models of mmpretrain (BLIP, OFA, ...)'
+    reason = multimodal.status()
+    if reason:
+        report.absent(f'{name} are left out: {reason}; all else works with it')
+    elif version := _distribution_version('transformers'):
+        report.ok(f'{name}: transformers {version} has all that they import')
+    else:
+        report.absent(f'transformers is not installed: no {name}')
 
 
 def _build_in(library: str) -> str:

@@ -32,6 +32,7 @@ TOOL_COMMANDS = [c for c in COMMANDS if 'tools/' in c]
 # What makes a full training small; everything else is as in the README.
 SMALL = [
     '--cfg-options',
+    'randomness.seed=0',
     'model.backbone.init_cfg=None',
     'model.train_cfg.rcnn.sampler.num=16',
     'train_dataloader.dataset.pipeline.2.scale=(64,64)',

@@ -85,7 +85,6 @@ def test_test_repeats_the_score_draws_and_dumps(trained):
         'test.py',
         f'work/epoch_{epochs}.pth',
         *('--work-dir', 'tested', '--show-dir', 'drawn', '--out', 'predictions.pkl'),
-        '--amp',
         *data,
     )
     assert 'do not match exactly' not in done.stdout + done.stderr
@@ -213,7 +212,7 @@ def test_testing_warns_about_other_class_names(detector):
         file.write_text(file.read_text().replace('"circle"', '"disc"'))
     done = run(detector, 'test.py', 'work/epoch_3.pth', '--data', data)
     assert "was 'circle' in training and is 'disc' here" in done.stdout + done.stderr
-    done = run(detector, 'test.py', 'work/epoch_3.pth', '--data', 'data')
+    done = run(detector, 'test.py', 'work/epoch_3.pth', '--data', 'data', '--amp')
     assert 'in training and is' not in done.stdout + done.stderr
 
 

@@ -24,6 +24,7 @@ model = dict(
                    rcnn=dict(sampler=dict(num=16))),
     test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20)))
 train_cfg = dict(max_epochs=3)
+randomness = dict(seed=0)
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline
 train_pipeline[2]['scale'] = test_pipeline[1]['scale'] = (96, 96)
@@ -37,6 +38,7 @@ default_hooks = dict(logger=dict(interval=1))
 COMMON = """
 custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+randomness = dict(seed=0)
 train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()

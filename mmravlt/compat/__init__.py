@@ -14,15 +14,18 @@ MINIMUM_VERSIONS = {'torch': '2.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 def install() -> None:
     """Check versions, stand in for missing mmcv ops, make loading safe.
 
+    And leave out what of mmpretrain does not fit the installed transformers.
+
     Raises:
         ImportError: if a package is missing or too old for mmravlt.
     """
     for name in MINIMUM_VERSIONS:
         check_version(name)
 
-    from . import checkpoint_loading, mmcv_ops
+    from . import checkpoint_loading, mmcv_ops, multimodal
 
     mmcv_ops.install()
+    multimodal.install()
     checkpoint_loading.install()
 
 

@@ -17,7 +17,8 @@ from mmravlt import config_path
 TRAIN = Path(__file__).parents[2] / 'tools/train.py'
 SIZE = 64
 LOG_ALL = 'default_hooks.logger.interval=1'
-DETECTION = ['train_cfg.max_epochs={}', 'model.backbone.init_cfg=None', LOG_ALL]
+SEED = 'randomness.seed=0'
+DETECTION = ['train_cfg.max_epochs={}', 'model.backbone.init_cfg=None', LOG_ALL, SEED]
 PROPOSALS = [
     'model.train_cfg.rpn_proposal.max_per_img=32',
     'model.test_cfg.rpn.max_per_img=8',
@@ -40,6 +41,7 @@ SEGMENTATION = [
     'train_cfg.val_interval=1',
     'default_hooks.checkpoint.interval=1',
     LOG_ALL,
+    SEED,
     'model.backbone.init_cfg=None',
     f'model.data_preprocessor.size=({SIZE},{SIZE})',
     f'train_dataloader.dataset.pipeline.3.crop_size=({SIZE},{SIZE})',
@@ -51,6 +53,7 @@ SEGMENTATION = [
 CLASSIFICATION = [
     'train_cfg.max_epochs={}',
     LOG_ALL,
+    SEED,
     'train_dataloader.batch_size=2',
     'val_dataloader.batch_size=2',
     f'train_dataloader.dataset.pipeline.1.scale={SIZE}',

@@ -85,7 +85,7 @@ def test_configs_of_all_libraries_are_inherited_by_package_name(tmp_path):
     run(script, tmp_path)
 
 
-def test_installed_package_carries_configs_and_tools():
+def test_installed_package_carries_configs_and_tools(distribution):
     import mmravlt
 
     mim = Path(mmravlt.__file__).parent / '.mim'

@@ -201,9 +201,11 @@ def test_every_linear_kind_shows_its_buffer(kind):
     numerator, y = q_features @ buffer, attention.mix(q, k, v, table)
     if kind == 'linear_angular':
         numerator = 0.5 * v + numerator / torch.pi
-    # The result is the product up to one factor for each token.
-    cosine = torch.cosine_similarity(y, numerator, dim=-1, eps=1e-60)
-    torch.testing.assert_close(cosine, torch.ones_like(cosine))
+    # The result is the product up to one factor for each token. (Where no feature of
+    # a token is positive, both are zero.)
+    factor = (y * numerator).sum(-1) / numerator.square().sum(-1).clamp(min=1e-60)
+    torch.testing.assert_close(y, factor[..., None] * numerator)
+    assert (factor[numerator.any(-1)] > 0).all()
 
 
 @pytest.mark.parametrize(
