@@ -46,7 +46,7 @@ every_model = pytest.mark.parametrize('name', MODELS)
 
 @every_model
 def test_torchscript_saves_what_it_traced(name):
-    model = Flattening(filled(MODELS[name]().eval()))
+    model = Flattening(filled(MODELS[name]())).eval()
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(model, make_input(SHAPE)), file)
     file.seek(0)
@@ -57,7 +57,7 @@ def test_torchscript_saves_what_it_traced(name):
 
 @every_model
 def test_onnx_runtime_computes_the_same(name):
-    model = Flattening(filled(MODELS[name]().eval()))
+    model = Flattening(filled(MODELS[name]())).eval()
     file = io.BytesIO()
     torch.onnx.export(
         model,
@@ -75,7 +75,7 @@ def test_onnx_runtime_computes_the_same(name):
 
 
 def test_a_model_optimised_for_inference_can_be_traced():
-    model = Flattening(filled(RAVLT(TINY).eval()))
+    model = Flattening(filled(RAVLT(TINY))).eval()
     optimised = optimize_for_inference(copy.deepcopy(model))
     traced = torch.jit.trace(optimised, make_input(SHAPE))
     assert_equal(traced(make_input(SHAPE)), model, SHAPE)
