@@ -25,22 +25,33 @@ def is_recording() -> bool:
     return is_compiling() or torch.jit.is_tracing()
 
 
-def rope2d_angles(head_dim: int, device: torch.device | str = 'cpu') -> Tensor:
+def rope2d_angles(
+    head_dim: int,
+    device: torch.device | str = 'cpu',
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Rotation per step of one row or column, in radians.
 
     Args:
         head_dim (int): channels d of one head, a multiple of 4.
         device: where the result is made.
+        dtype (torch.dtype): of the result.
 
     Returns:
-        Tensor: float32, shape (d / 2,). Each frequency stands twice in a row,
-        once for each channel of the pair that it rotates.
+        Tensor: shape (d / 2,). Each frequency stands twice in a row, once for each
+        channel of the pair that it rotates.
     """
-    exponent = torch.linspace(0, 1, head_dim // 4, device=device, dtype=torch.float32)
+    exponent = torch.linspace(0, 1, head_dim // 4, device=device, dtype=dtype)
     return (1.0 / 10000**exponent).repeat_interleave(2)
 
 
-def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -> Table:
+def rope2d_table(
+    height: int,
+    width: int,
+    head_dim: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Table:
     """Cosines and sines for every row and column of a map, kept for the next call.
 
     Args:
@@ -48,15 +59,16 @@ def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -
         width (int): columns W of the map.
         head_dim (int): channels d of one head, a multiple of 4.
         device (torch.device): where the tables live.
+        dtype (torch.dtype): of what they rotate.
 
     Returns:
-        tuple[Tensor, Tensor]: for the rows, float32 of shape (H, d / 4, 2), and
-        for the columns, (W, d / 4, 2); the last axis holds cosine and sine of
-        one pair's angle. They are float32 whatever the model's precision: in
-        half precision the angles are wrong by 0.1 rad and more within a few
-        hundred columns.
+        tuple[Tensor, Tensor]: for the rows, of shape (H, d / 4, 2), and for the
+        columns, (W, d / 4, 2); the last axis holds cosine and sine of one pair's
+        angle. They are float64 for float64, and float32 for all other types: in half
+        precision the angles are wrong by 0.1 rad and more within a few hundred
+        columns.
     """
-    key = (height, width, head_dim, device)
+    key = (height, width, head_dim, device, torch.promote_types(dtype, torch.float32))
     if is_recording() or key not in _tables:
         table = _make_table(*key)
         # While a model is traced, tensors are symbols that nobody else can use.
@@ -68,13 +80,14 @@ def rope2d_table(height: int, width: int, head_dim: int, device: torch.device) -
     return _tables[key]
 
 
-def _make_table(height: int, width: int, head_dim: int, device: torch.device) -> Table:
+def _make_table(
+    height: int, width: int, head_dim: int, device: torch.device, dtype: torch.dtype
+) -> Table:
     # A table made under inference_mode could not be used for training later.
     with torch.inference_mode(False), torch.no_grad():
-        angles = rope2d_angles(head_dim, device)[::2]
+        angles = rope2d_angles(head_dim, device, dtype)[::2]
         steps = (
-            torch.arange(size, device=device, dtype=torch.float32)
-            for size in (height, width)
+            torch.arange(size, device=device, dtype=dtype) for size in (height, width)
         )
         turns = (step[:, None] * angles for step in steps)
         rows, columns = (torch.stack((t.cos(), t.sin()), dim=-1) for t in turns)

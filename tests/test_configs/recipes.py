@@ -33,6 +33,7 @@ def assert_backbone(leaf, cfg, model):
     arch = leaf.split('_')[-2]
     backbone, url = cfg.model.backbone, cfg.model.backbone.init_cfg.checkpoint
     assert backbone.arch == arch
+    assert backbone.out_channels_last
     if is_l2vit(leaf):
         assert (backbone.type, backbone.norm_cfg.type) == ('L2ViT', 'BN')
         assert url == (

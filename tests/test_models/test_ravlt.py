@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.peer import ReleaseFormulas
+from mmravlt import optimize_for_inference
 from mmravlt.models import RAVLT
 from mmravlt.models.layers import residual_conv
 from mmravlt.ops import rope2d_angles
@@ -315,6 +317,29 @@ def test_float64_is_computed_in_float64():
     for output, other in zip(outputs, nudged, strict=True):
         assert output.dtype == torch.float64
         assert 0 < relative_error(other, output) < 1e-8
+
+
+@pytest.mark.parametrize('layout', ['llvv', 'llll'])
+def test_in_float64_the_release_is_computed_in_float64(layout, monkeypatch):
+    monkeypatch.setitem(RAVLT.arch_zoo, 'tiny', TINY)
+    model = filled(RAVLT(TINY, release_layout(layout))).double()
+    peer = ReleaseFormulas('tiny', release_layout(layout)).double()
+    peer.load_state_dict(model.state_dict())
+    image = make_input((1, 3, 64, 96)).double()
+    for mode in ('training', 'evaluation', 'optimised for inference'):
+        for each in (model, peer):
+            each.train(mode == 'training')
+        if mode.startswith('optimised'):
+            model = optimize_for_inference(model)
+        with torch.no_grad():
+            outputs = model(image)
+            torch.set_default_dtype(torch.float64)  # of the peer's angles
+            try:
+                expected = peer(image)
+            finally:
+                torch.set_default_dtype(torch.float32)
+        for output, reference in zip(outputs, expected, strict=True):
+            assert relative_error(output, reference) <= 1e-12, mode
 
 
 def test_shapes_are_found_on_the_meta_device():

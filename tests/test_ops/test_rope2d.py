@@ -65,6 +65,17 @@ def test_half_precision_input_is_rotated_by_float32_angles(dtype):
     assert torch.equal(y, rope2d_rotate(x.float(), tokens).to(dtype))
 
 
+def test_float64_input_is_rotated_by_float64_angles():
+    device = torch.device('cpu')
+    for tokens in (table(1, 400, 16), rope2d_table(1, 400, 16, device, torch.float16)):
+        assert all(t.dtype == torch.float32 for t in tokens)
+    _, columns = rope2d_table(1, 400, 16, device, torch.float64)
+    exponents = torch.arange(4, dtype=torch.float64) / 3
+    turns = torch.arange(400)[:, None] * 10000**-exponents
+    expected = torch.stack([turns.cos(), turns.sin()], dim=-1)
+    torch.testing.assert_close(columns, expected, rtol=0, atol=1e-12)
+
+
 def test_table_made_in_inference_mode_serves_training():
     with torch.inference_mode():
         tokens = table(11, 13, 16)

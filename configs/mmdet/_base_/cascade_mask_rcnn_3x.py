@@ -3,7 +3,12 @@ _base_ = ['mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', 'coco_instance_3x
 custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_delete_=True, type='RAVLT', norm_cfg=dict(type='SyncBN')),
+    backbone=dict(
+        _delete_=True,
+        type='RAVLT',
+        norm_cfg=dict(type='SyncBN'),
+        out_channels_last=True,
+    ),
     roi_head=dict(
         # Box heads of four convolutions and one linear layer, that regress
         # decoded boxes for each class. Only the coder differs between stages.

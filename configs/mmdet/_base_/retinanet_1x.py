@@ -9,7 +9,12 @@ _base_ = [
 custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_delete_=True, type='RAVLT', norm_cfg=dict(type='SyncBN')),
+    backbone=dict(
+        _delete_=True,
+        type='RAVLT',
+        norm_cfg=dict(type='SyncBN'),
+        out_channels_last=True,
+    ),
 )
 
 # 8 GPUs × 2 images. Weight decay on every parameter, no gradient clipping.

@@ -14,7 +14,7 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
     ),
-    backbone=dict(type='RAVLT', norm_cfg=dict(type='SyncBN')),
+    backbone=dict(type='RAVLT', norm_cfg=dict(type='SyncBN'), out_channels_last=True),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )

@@ -5,7 +5,7 @@ from numbers import Real
 
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -30,6 +30,7 @@ class Backbone(BaseModule):
             ``dict(type='SyncBN')``.
         norm_eval (bool): keep all batch statistics fixed in training.
         with_cp (bool | str): True recomputes whole blocks in the backward pass.
+        out_channels_last (bool): return maps in the memory format channels_last.
         init_cfg (dict | None): as in MMEngine.
 
     Attributes:
@@ -63,6 +64,7 @@ class Backbone(BaseModule):
         norm_cfg: dict,
         norm_eval: bool,
         with_cp: bool | str,
+        out_channels_last: bool,
         init_cfg: dict | None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -85,7 +87,12 @@ class Backbone(BaseModule):
             raise ValueError(
                 f'with_cp is {with_cp!r}; give {", ".join(others)} or {last}.'
             )
+        if not isinstance(out_channels_last, bool):
+            raise ValueError(
+                f'out_channels_last is {out_channels_last!r}; give True or False.'
+            )
         self.arch = arch
+        self.out_channels_last = out_channels_last
         self.out_indices = tuple(out_indices)
         self.num_stages = self.out_indices[-1] + 1
         if not is_int(frozen_stages) or not -1 <= frozen_stages <= self.num_stages:
@@ -115,6 +122,13 @@ class Backbone(BaseModule):
         for module in self.frozen_parts():
             module.eval()
             module.requires_grad_(False)
+
+    def lay_out(self, x: Tensor) -> Tensor:
+        """A map as it is returned: contiguous, unless ``out_channels_last``.
+
+        Inside, maps are channels_last, of which ``view`` cannot join rows and columns.
+        """
+        return x if self.out_channels_last else x.contiguous()
 
     def train(self, mode: bool = True) -> 'Backbone':
         """Set the mode, keep what is frozen frozen, and return the module."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mmravlt.models.layers import (
     ChannelLayerNorm,
     GELU2d,
+    call_normalising,
     call_recomputing,
     conv_norm,
     from_windows,
@@ -133,7 +134,8 @@ class LocalConcentration(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        x = self.bn(self.act(wide_depthwise_conv(self.conv1, x)))
+        x = self.act(wide_depthwise_conv(self.conv1, x))
+        x = call_normalising(self.bn, x)
         return wide_depthwise_conv(self.conv2, x)
 
 
@@ -232,7 +234,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to (B, C, ceil(H / 4), ceil(W / 4))."""
-        return self.norm(self.proj(pad_to_multiple(x, PATCH)))
+        return self.norm(call_normalising(self.proj, pad_to_multiple(x, PATCH)))
 
 
 class Downsample(nn.Module):
@@ -292,6 +294,9 @@ class L2ViT(Backbone):
             concentration, ``dict(type='BN')`` or ``dict(type='SyncBN')``.
         norm_eval (bool): keep all batch statistics fixed in training.
         with_cp (bool): recompute blocks in the backward pass to save memory.
+        out_channels_last (bool): return maps in PyTorch's memory format channels_last,
+            which saves copying them. Convolutions take it as well, and other layers
+            that do not call ``view`` on a map. By default maps are contiguous.
         init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
             checkpoint=…)`` takes any L2ViT weights of this size: a backbone's, or
             those of the backbone in a classifier, detector or segmentor.
@@ -325,6 +330,7 @@ class L2ViT(Backbone):
         norm_cfg: dict = dict(type='BN'),  # noqa: B006, C408 (read only)
         norm_eval: bool = False,
         with_cp: bool = False,
+        out_channels_last: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(
@@ -336,6 +342,7 @@ class L2ViT(Backbone):
             norm_cfg=norm_cfg,
             norm_eval=norm_eval,
             with_cp=with_cp,
+            out_channels_last=out_channels_last,
             init_cfg=init_cfg,
         )
         if not is_int(window_size) or window_size < 1:
@@ -388,7 +395,7 @@ class L2ViT(Backbone):
             for block in blocks:
                 x = call_recomputing(block, x) if self.with_cp else block(x)
             if i in self.out_indices:
-                outputs.append(self.get_submodule(f'norm{i}')(x))
+                outputs.append(self.lay_out(self.get_submodule(f'norm{i}')(x)))
         return tuple(outputs)
 
     def frozen_parts(self) -> Iterable[nn.Module]:

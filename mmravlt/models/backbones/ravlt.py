@@ -146,7 +146,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W); the caller downsamples."""
-        table = self.RoPE(*x.shape[-2:], x.device)
+        table = self.RoPE(*x.shape[-2:], x.device, x.dtype)
         for block in self.blocks:
             if self.with_cp is True:
                 x = call_recomputing(block, x, table)
@@ -213,6 +213,9 @@ class RAVLT(Backbone):
             'softmax' (over the channels of a head).
         ffn_ratio (float): hidden channels of the FFN for each of C, rounded down.
             4.0 makes up for the parameters of a gate without weights.
+        out_channels_last (bool): return maps in PyTorch's memory format channels_last,
+            which saves copying them. Convolutions take it as well, and other layers
+            that do not call ``view`` on a map. By default maps are contiguous.
         init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
             checkpoint=…)`` takes any RAVLT weights of this size: a backbone's,
             or those of the backbone in a classifier, detector or segmentor.
@@ -261,6 +264,7 @@ class RAVLT(Backbone):
         phi: str = 'projection',
         kappa: str = 'elu+1',
         ffn_ratio: float = 3.5,
+        out_channels_last: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(
@@ -272,6 +276,7 @@ class RAVLT(Backbone):
             norm_cfg=norm_cfg,
             norm_eval=norm_eval,
             with_cp=with_cp,
+            out_channels_last=out_channels_last,
             init_cfg=init_cfg,
         )
         dims = self.settings['embed_dims']
@@ -331,7 +336,7 @@ class RAVLT(Backbone):
         for i, stage in enumerate(self.layers):
             x = stage(x)
             if i in self.out_indices:
-                outputs.append(self.extra_norms[str(i)](x))
+                outputs.append(self.lay_out(self.extra_norms[str(i)](x)))
             if i + 1 < len(self.layers):
                 x = stage.downsample(x)
         return tuple(outputs)

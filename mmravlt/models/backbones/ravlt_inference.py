@@ -84,6 +84,7 @@ class RAVLTForInference(nn.Module):
             )
         self.memory_budget = memory_budget
         self.out_indices = backbone.out_indices
+        self.out_channels_last = backbone.out_channels_last
         stem = backbone.patch_embed.proj
         with torch.no_grad():
             self.stem = nn.ModuleList(
@@ -129,7 +130,7 @@ class RAVLTForInference(nn.Module):
         for start in range(0, x.shape[0], count):
             part = self._run(x[start : start + count], budget)
             if outputs is None:
-                outputs = [_empty_map(out, x.shape[0], *out.shape[1:]) for out in part]
+                outputs = [self._empty_output(out, x.shape[0]) for out in part]
             for output, out in zip(outputs, part, strict=True):
                 output[start : start + count] = out
         return tuple(outputs)
@@ -148,12 +149,19 @@ class RAVLTForInference(nn.Module):
                 below = _downsample(stage.downsample, x, budget)
             if i in self.out_indices:
                 norm = self.output_norms[str(i)]
+                # The map itself is in channels_last, and needed no more.
+                out = x if self.out_channels_last else self._empty_output(x, len(x))
                 for part in _parts(x, budget):
                     rows = x[:, :, part].permute(0, 2, 3, 1)
-                    x[:, :, part] = norm(rows).permute(0, 3, 1, 2)
-                outputs.append(x)
+                    out[:, :, part] = norm(rows).permute(0, 3, 1, 2)
+                outputs.append(out)
             x = below
         return outputs
+
+    def _empty_output(self, like: Tensor, batch: int) -> Tensor:
+        if self.out_channels_last:
+            return _empty_map(like, batch, *like.shape[1:])
+        return like.new_empty(batch, *like.shape[1:])
 
     def _embed(self, images: Tensor, budget: int) -> Tensor:
         """Patch embedding, by rows of its result."""
@@ -245,7 +253,8 @@ class _FoldedBlock(nn.Module):
 
     def forward(self, x: Tensor, budget: int) -> None:
         """Overwrite a map (B, C, H, W) with the block's result."""
-        table = rope2d_table(*x.shape[2:], x.shape[1] // self.num_heads, x.device)
+        head_dim = x.shape[1] // self.num_heads
+        table = rope2d_table(*x.shape[2:], head_dim, x.device, x.dtype)
         if len(_parts(x, budget, _ATTENTION)) == 1:
             x.copy_(self.pos(x))
             x += self._attend(x, table)

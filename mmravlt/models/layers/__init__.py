@@ -6,6 +6,7 @@ from .attention import (
     split_heads,
 )
 from .attention_zoo import GlobalAttention
+from .batch_norm import call_normalising
 from .ffn import FFN
 from .fused_conv import residual_conv, scaled_conv, wide_depthwise_conv
 from .gelu import GELU2d
@@ -29,6 +30,7 @@ __all__ = [
     'RoPE2d',
     'SoftmaxAttention',
     'call_forgetting',
+    'call_normalising',
     'call_recomputing',
     'conv_norm',
     'from_windows',

@@ -249,7 +249,7 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) of any H and W to (B, C, H, W)."""
         head_dim = x.shape[1] // self.attention.num_heads
-        table = rope2d_table(*x.shape[2:], head_dim, x.device)
+        table = rope2d_table(*x.shape[2:], head_dim, x.device, x.dtype)
         if not self.rope:
             # no rotation: cosine 1, sine 0
             table = tuple(t.new_tensor((1, 0)).repeat(*t.shape[:2], 1) for t in table)

@@ -1,6 +1,7 @@
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from .batch_norm import call_normalising
 from .gelu import GELU2d
 from .recompute import call_forgetting
 
@@ -38,10 +39,11 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to (B, C, ceil(H / 4), ceil(W / 4))."""
-        x = self.proj[:2](x)
+        conv, norm = self.proj[:2]
+        x = call_normalising(norm, conv(x))
         for i in (2, 5, 8):
             act, conv, norm = self.proj[i : i + 3]
-            x = norm(call_forgetting(conv, act(x), act, x))
+            x = call_normalising(norm, call_forgetting(conv, act(x), act, x))
         return x
 
 
@@ -60,4 +62,4 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2))."""
-        return self.norm(self.reduction(x))
+        return call_normalising(self.norm, self.reduction(x))

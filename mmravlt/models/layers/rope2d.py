@@ -20,9 +20,15 @@ class RoPE2d(nn.Module):
         super().__init__()
         self.head_dim = head_dim
 
-    def forward(self, height: int, width: int, device: torch.device) -> Table:
-        """Cosine and sine of shape (H * W, head_dim / 2), float32."""
-        return rope2d_table(height, width, self.head_dim, device)
+    def forward(
+        self,
+        height: int,
+        width: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> Table:
+        """Cosines and sines of a map's rows and columns, see :func:`rope2d_table`."""
+        return rope2d_table(height, width, self.head_dim, device, dtype)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         stored = state_dict.get(prefix + 'angle')

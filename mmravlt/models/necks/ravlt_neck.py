@@ -4,7 +4,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmravlt.models.layers import init_convolution
+from mmravlt.models.layers import call_normalising, init_convolution
 from mmravlt.registry import register_model
 
 
@@ -44,5 +44,5 @@ class RAVLTNeck(BaseModule):
         Returns:
             tuple[Tensor]: one tensor of shape (B, out_channels).
         """
-        x = self.act(self.norm(self.proj(maps[-1])))
+        x = self.act(call_normalising(self.norm, self.proj(maps[-1])))
         return (x.mean((2, 3)),)
