@@ -705,7 +705,7 @@ def _pieces(size: int) -> tuple[int, dict]:
     """Programs that merge the sums of one head, and what they are compiled with."""
     # The interpreter takes as long for a long vector as for a short one.
     width = 2048 if INTERPRETED else 64
-    return triton.cdiv(size, width), {'SIZE': size, 'WIDTH': width, 'PARTS': 64}
+    return triton.cdiv(size, width), {'SIZE': size, 'WIDTH': width, 'PARTS': 32}
 
 
 def _multiprocessors(device: torch.device) -> int:
@@ -821,7 +821,7 @@ def _backward(
     splits = _splits(q, tiles['BLOCK'])
     summing = {**tiles, 'COLUMNS': _columns(q)}
     if tiles['BLOCK'] == 32 and not tiles['IEEE']:  # more would spill registers
-        summing |= {'CHUNK': 32, 'num_stages': 1}
+        summing |= {'BLOCK': 16, 'CHUNK': 32, 'num_stages': 1}
     peaks = q_sum.new_empty(all_heads, dtype=torch.int32)
     d_sums, dq_sum = torch.empty_like(sums), q_sum.new_empty(all_heads, d + 1)
     if splits == 1:
