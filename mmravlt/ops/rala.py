@@ -20,6 +20,10 @@ from .rope2d import Table, is_recording, rope2d_rotate
 # Elements of a part on a CPU: what is computed of a part stays in its cache.
 _PART_ELEMENTS = 2**18
 
+#: Weight from which a key is a peak: above a half, so that there is one at most,
+#: however weights are rounded.
+PEAK = 0.6
+
 
 #: Kernel functions κ by name. Softmax is over the channels of a head.
 KAPPAS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -251,17 +255,17 @@ class _Rala(torch.autograd.Function):
                 dkappa_q = rope2d_rotate(drotated, part_table, True)
                 torch.addcmul(dkappa_q, ddenominator, keys, out=dq[part])
             # Keys and values. The mean of the weights' gradients, which softmax
-            # subtracts, needs no pass of its own. Where one key has more than half of
-            # the weight, that mean is nearly its own da, and rounding would leave
-            # nothing of the difference: all dlogits sum to zero, so that of this peak
-            # is what the others lack.
+            # subtracts, needs no pass of its own. Where one key has most of the weight,
+            # that mean is nearly its own da, and rounding would leave nothing of the
+            # difference: all dlogits sum to zero, so that of this peak is what the
+            # others lack.
             mean = (buffer * dbuffer).sum((-2, -1), True) + (keys * dkeys).sum(-1, True)
             dg, others, peak_keys, peaks = 0, 0, 0, []
             for part, part_table in _parts(q, table):
                 kappa_k = kappa(k[part])
                 rotated = rope2d_rotate(kappa_k, part_table)
                 a = (kappa_k @ g.mT * scale - largest).exp() / weight
-                is_peak = a > 0.5
+                is_peak = a > PEAK
                 drotated = wide(v[part]) @ dbuffer.mT
                 da = (rotated * drotated).sum(-1, True) + kappa_k @ dkeys.mT
                 dlogits = (a * (da - mean) * scale).masked_fill_(is_peak, 0)

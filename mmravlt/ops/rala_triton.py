@@ -34,6 +34,7 @@ import triton.language as tl
 from torch import Tensor, library
 
 from .kernel_check import guarded
+from .rala import PEAK
 
 Table = tuple[Tensor, Tensor]
 
@@ -130,7 +131,7 @@ def _exp(x):
 
 # Under TRITON_INTERPRET=1 the kernels run on any device, slowly.
 INTERPRETED = not isinstance(_exp, triton.runtime.JITFunction)
-_INTERPRETED = tl.constexpr(INTERPRETED)
+_INTERPRETED, _PEAK = tl.constexpr(INTERPRETED), tl.constexpr(PEAK)
 
 # In all kernels d is the head size and D the power of two that holds it; BLOCK is how
 # many tokens a program holds at a time. Channels out of bounds are loaded as minus
@@ -541,11 +542,11 @@ def _keys_backward_kernel(
 ):  # fmt: skip
     """dk, dv, and parts of √d N times the gradient with respect to ``q_sum``.
 
-    A key with more than half of the weight is left to :func:`_queries_backward_kernel`
-    as far as its logit goes, and named in ``peaks``: of its gradient, a (da - Σ a da),
-    rounding would leave nothing, since da is nearly all of the sum. The gradients of
-    all logits sum to zero, so it is what the others lack, and each part of
-    ``dq_sum_parts`` ends with the sum of the others.
+    A key with most of the weight is left to :func:`_queries_backward_kernel` as far as
+    its logit goes, and named in ``peaks``: of its gradient, a (da - Σ a da), rounding
+    would leave nothing, since da is nearly all of the sum. The gradients of all logits
+    sum to zero, so it is what the others lack, and each part of ``dq_sum_parts`` ends
+    with the sum of the others.
     """
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     image, at_head = tl.cast(head // heads, tl.int64), tl.cast(head % heads, tl.int64)
@@ -595,7 +596,7 @@ def _keys_backward_kernel(
         )  # fmt: skip
         back = _rotate(back, cosine, -sine, BLOCK, D) + d_key_sum[None, :]
         da = tl.sum(keys * back, 1)
-        is_peak = a > 0.5
+        is_peak = a > _PEAK
         tl.store(peaks + token * 0, start + token, mask=is_peak)
         d_logit = tl.where(is_peak, 0.0, a * (da - a_dot_da))
         d_logit_sums += d_logit
