@@ -64,7 +64,7 @@ class Backbone(BaseModule):
         norm_cfg: dict,
         norm_eval: bool,
         with_cp: bool | str,
-        out_channels_last: bool,
+        out_channels_last: bool = False,
         init_cfg: dict | None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
