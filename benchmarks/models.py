@@ -127,6 +127,8 @@ def build_backbone(name: str) -> nn.Module:
     if parts['kind'] == 'release':
         return ReleaseFormulas(**settings)
     with_cp = {'cp': True, 'selective': 'selective'}.get(parts['option'], False)
+    # Maps as in our detection and segmentation configs.
+    settings['out_channels_last'] = True
     model = RAVLT(**settings, drop_path_rate=0.0, with_cp=with_cp)
     return optimize(model) if parts['option'] == 'optimized' else model
 
