@@ -256,14 +256,14 @@ def _dot(a, b, acc):
 
 @triton.jit
 def _add_product(
-    acc, a, b, A_EXACT: tl.constexpr, B_EXACT: tl.constexpr, IEEE: tl.constexpr
+    acc, a, b, A_EXACT: tl.constexpr, B_EXACT: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """acc + a b in float32 (IEEE), or in bfloat16 with two parts of each factor.
+    """acc + a b in Triton's PRECISION, or, if '', in two bfloat16 parts per factor.
 
     A factor that is exact is a bfloat16 tile, and its own first part.
     """
-    if IEEE:
-        acc = tl.dot(a, b, acc, input_precision='ieee')
+    if PRECISION != '':
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
     else:
         if A_EXACT:
             a_high = a
@@ -288,7 +288,7 @@ def _add_product(
 def _times_transposed(
     x, stride_n, stride_d, start, n_tokens, matrix, whole,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    IEEE: tl.constexpr, EXACT: tl.constexpr,
+    PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """x Mᵀ for BLOCK tokens, CHUNK channels of x at a time.
 
@@ -300,7 +300,9 @@ def _times_transposed(
             x, stride_n, stride_d, start, n_tokens, first, 0.0, d, BLOCK, CHUNK
         )
         columns = whole if CHUNK == D else _load_matrix(matrix, first, d, D, CHUNK)
-        product = _add_product(product, part, tl.trans(columns), EXACT, False, IEEE)
+        product = _add_product(
+            product, part, tl.trans(columns), EXACT, False, PRECISION
+        )
     return product
 
 
@@ -339,7 +341,7 @@ def _sum_keys_kernel(
     k, k_b, k_h, k_n, k_d, v, v_b, v_h, v_n, v_d, rows, columns, width,
     q_sum, logits, stat_parts, sum_parts, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
-    IEEE: tl.constexpr, EXACT: tl.constexpr,
+    PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Logits, and parts of both sums over keys by an online softmax.
 
@@ -380,7 +382,7 @@ def _sum_keys_kernel(
         key_sums = key_sums * shrink + keys
         turned = tl.trans(_rotate(keys, cosine, sine, BLOCK, D))
         values = _load(v, v_n, v_d, start, n_tokens, column, 0.0, d, BLOCK, COLUMNS)
-        buffer = _add_product(buffer * shrink, turned, values, False, EXACT, IEEE)
+        buffer = _add_product(buffer * shrink, turned, values, False, EXACT, PRECISION)
     part = head * splits + split
     sum_parts += part * (d + 1) * d
     weight_sum = tl.sum(weight_sums, 0)
@@ -453,7 +455,7 @@ def _merge_kernel(
 def _output_kernel(
     q, q_b, q_h, q_n, q_d, rows, columns, width, sums, y, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    IEEE: tl.constexpr, EXACT: tl.constexpr,
+    PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """y from q and ``sums``, CHUNK channels of v at a time."""
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
@@ -476,7 +478,7 @@ def _output_kernel(
             if CHUNK != D:
                 buffer = _load_matrix(sums, first, d, D, CHUNK)
             out = tl.zeros((BLOCK, CHUNK), tl.float32)
-            out = _add_product(out, turned, buffer, False, False, IEEE)
+            out = _add_product(out, turned, buffer, False, False, PRECISION)
             _store(y, out, heads * d, start, n_tokens, first, d, BLOCK, CHUNK)
 
 
@@ -485,7 +487,7 @@ def _sums_backward_kernel(
     q, q_b, q_h, q_n, q_d, dy, dy_b, dy_h, dy_n, dy_d, rows, columns, width,
     sums, d_sum_parts, peaks, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    COLUMNS: tl.constexpr, IEEE: tl.constexpr, EXACT: tl.constexpr,
+    COLUMNS: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Parts of the gradient with respect to ``sums``; no key is a peak yet.
 
@@ -517,11 +519,13 @@ def _sums_backward_kernel(
         inverse = tl.where(tl.arange(0, BLOCK) < n_tokens - start, inverse, 0.0)
         turned = _rotate(queries * inverse[:, None], cosine, sine, BLOCK, D)
         d_out = _load(dy, dy_n, dy_d, start, n_tokens, column, 0.0, d, BLOCK, COLUMNS)
-        d_buffer = _add_product(d_buffer, tl.trans(turned), d_out, False, EXACT, IEEE)
+        d_buffer = _add_product(
+            d_buffer, tl.trans(turned), d_out, False, EXACT, PRECISION
+        )
         if COLUMNS == D or column == 0:
             back = _times_transposed(
                 dy, dy_n, dy_d, start, n_tokens, sums, whole,
-                d, D, BLOCK, CHUNK, IEEE, EXACT,
+                d, D, BLOCK, CHUNK, PRECISION, EXACT,
             )  # fmt: skip
             # dy · y = dy · (Rκ(q) KV) / den = Rκ(q) · (dy KVᵀ) / den
             d_denominator = -tl.sum(turned * back, 1) * inverse
@@ -538,7 +542,7 @@ def _keys_backward_kernel(
     k, k_b, k_h, k_n, k_d, v, v_b, v_h, v_n, v_d, rows, columns, width,
     q_sum, logits, stats, sums, d_sums, dk, dv, dq_sum_parts, peaks, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    IEEE: tl.constexpr, EXACT: tl.constexpr,
+    PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """dk, dv, and parts of √d N times the gradient with respect to ``q_sum``.
 
@@ -588,11 +592,11 @@ def _keys_backward_kernel(
         for first in range(0, d, CHUNK):
             matrix = whole if CHUNK == D else _load_matrix(d_sums, first, d, D, CHUNK)
             d_values = tl.zeros((BLOCK, CHUNK), tl.float32)
-            d_values = _add_product(d_values, turned, matrix, False, False, IEEE)
+            d_values = _add_product(d_values, turned, matrix, False, False, PRECISION)
             _store(dv, d_values, heads * d, start, n_tokens, first, d, BLOCK, CHUNK)
         back = _times_transposed(
             v, v_n, v_d, start, n_tokens, d_sums, whole,
-            d, D, BLOCK, CHUNK, IEEE, EXACT,
+            d, D, BLOCK, CHUNK, PRECISION, EXACT,
         )  # fmt: skip
         back = _rotate(back, cosine, -sine, BLOCK, D) + d_key_sum[None, :]
         da = tl.sum(keys * back, 1)
@@ -615,7 +619,7 @@ def _queries_backward_kernel(
     q, q_b, q_h, q_n, q_d, dy, dy_b, dy_h, dy_n, dy_d, k, k_b, k_h, k_n, k_d,
     rows, columns, width, q_sum, sums, dq_sum, peaks, dk, dq, heads, n_tokens,
     d: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
-    IEEE: tl.constexpr, EXACT: tl.constexpr,
+    PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """dq, from y and from ``q_sum``, and what a peak's dk lacks."""
     head, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
@@ -658,7 +662,7 @@ def _queries_backward_kernel(
         inverse = 1 / (tl.sum(queries * key_sum[None, :], 1) + 1e-6)
         back = _times_transposed(
             dy, dy_n, dy_d, start, n_tokens, sums, whole,
-            d, D, BLOCK, CHUNK, IEEE, EXACT,
+            d, D, BLOCK, CHUNK, PRECISION, EXACT,
         )  # fmt: skip
         back = _rotate(back * inverse[:, None], cosine, -sine, BLOCK, D)
         d_denominator = -tl.sum(queries * back, 1) * inverse
@@ -682,6 +686,7 @@ def _tiles(x: Tensor) -> dict:
     """
     size = triton.next_power_of_2(x.shape[-1])
     ieee = x.dtype == torch.float32
+    blackwell = _capability(x.device) == 10
     # Only from 64 tokens, products run in the way that is special to 9.0.
     block = 64 if _capability(x.device) == 9 and size <= 64 and not ieee else 32
     return {
@@ -689,9 +694,10 @@ def _tiles(x: Tensor) -> dict:
         'D': size,
         'BLOCK': block,
         'CHUNK': min(size, 32 if ieee else 64),
-        'IEEE': ieee,
+        # 10.0 and 10.3 do not compile products of transposed float32 tiles otherwise.
+        'PRECISION': ('tf32x3' if blackwell else 'ieee') if ieee else '',
         'EXACT': x.dtype == torch.bfloat16,
-        'num_warps': 8 if ieee or size > 64 else 4,
+        'num_warps': 8 if size > 64 or (ieee and not blackwell) else 4,
         'num_stages': 2,
     }
 
@@ -821,7 +827,7 @@ def _backward(
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
     splits = _splits(q, tiles['BLOCK'])
     summing = {**tiles, 'COLUMNS': _columns(q)}
-    if tiles['BLOCK'] == 32 and not tiles['IEEE']:  # more would spill registers
+    if tiles['BLOCK'] == 32 and not tiles['PRECISION']:  # more would spill registers
         summing |= {'BLOCK': 16, 'CHUNK': 32, 'num_stages': 1}
     peaks = q_sum.new_empty(all_heads, dtype=torch.int32)
     d_sums, dq_sum = torch.empty_like(sums), q_sum.new_empty(all_heads, d + 1)
