@@ -95,7 +95,8 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
     Returns:
         Tensor: shape (B, heads, N, d) in the type of ``v``, laid out in memory as
         (B, N, heads, d). Sums, κ and denominators are float32, and so are
-        products of float32 inputs; those of others keep 16 bits of each factor.
+        products of float32 inputs (of three TF32 parts on compute capability 10.0
+        and 10.3); those of others keep 16 bits of each factor.
 
     Raises:
         ValueError: if :func:`why_not` has a reason, or if the table does not fit.
@@ -679,10 +680,9 @@ def _capability(device: torch.device) -> int:
 def _tiles(x: Tensor) -> dict:
     """What the kernels with products are compiled with, but for COLUMNS.
 
-    Tiles of this size spill no registers at up to 64 channels and take less shared
-    memory than the 99 KiB that compute capability 8.6 has (``python -m benchmarks
-    compile``). Nothing depends on the number of tokens: a new image size compiles
-    nothing.
+    Tiles are as large as registers and the 99 KiB of shared memory allow that compute
+    capability 8.6 has; ``python -m benchmarks compile`` tells what spills. Nothing
+    depends on the number of tokens: a new image size compiles nothing.
     """
     size = triton.next_power_of_2(x.shape[-1])
     ieee = x.dtype == torch.float32
@@ -722,7 +722,8 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-# So few blocks of tokens that one program after the other takes no longer than merging.
+# So few blocks of tokens that one program takes them all, which saves four launches. An
+# estimate: no GPU was at hand to measure where that ends.
 _FEW_BLOCKS = 4
 
 
