@@ -684,20 +684,23 @@ def _tiles(x: Tensor) -> dict:
     capability 8.6 has; ``python -m benchmarks compile`` tells what spills. Nothing
     depends on the number of tokens: a new image size compiles nothing.
     """
-    size = triton.next_power_of_2(x.shape[-1])
-    ieee = x.dtype == torch.float32
-    blackwell = _capability(x.device) == 10
+    size, capability = triton.next_power_of_2(x.shape[-1]), _capability(x.device)
+    if x.dtype != torch.float32:
+        precision = ''
+    elif capability == 10:  # which does not compile transposed tiles of full precision
+        precision = 'tf32x3'
+    else:
+        precision = 'ieee'
     # Only from 64 tokens, products run in the way that is special to 9.0.
-    block = 64 if _capability(x.device) == 9 and size <= 64 and not ieee else 32
+    block = 64 if capability == 9 and size <= 64 and not precision else 32
     return {
         'd': x.shape[-1],
         'D': size,
         'BLOCK': block,
-        'CHUNK': min(size, 32 if ieee else 64),
-        # 10.0 and 10.3 do not compile products of transposed float32 tiles otherwise.
-        'PRECISION': ('tf32x3' if blackwell else 'ieee') if ieee else '',
+        'CHUNK': min(size, 32 if precision else 64),
+        'PRECISION': precision,
         'EXACT': x.dtype == torch.bfloat16,
-        'num_warps': 8 if size > 64 or (ieee and not blackwell) else 4,
+        'num_warps': 8 if size > 64 or precision == 'ieee' else 4,
         'num_stages': 2,
     }
 
