@@ -691,8 +691,11 @@ def _tiles(x: Tensor) -> dict:
         precision = 'tf32x3'
     else:
         precision = 'ieee'
-    # Only from 64 tokens, products run in the way that is special to 9.0.
-    block = 64 if capability == 9 and size <= 64 and not precision else 32
+    # Only from 64 tokens, products run in the way that is special to 9.0. With channels
+    # to mask, or apart or unaligned in memory, so many would spill registers.
+    vectors = x.stride(-1) == 1 and x.stride(-2) % 8 == 0
+    simple = x.shape[-1] == size <= 64 and vectors
+    block = 64 if simple and capability == 9 and not precision else 32
     return {
         'd': x.shape[-1],
         'D': size,
