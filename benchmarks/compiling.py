@@ -28,7 +28,7 @@ from threading import Lock
 
 import torch
 
-from mmravlt.flops import markdown_table
+from mmravlt.analysis.flops import markdown_table
 
 from .measure import DTYPES
 from .op import LEAST_PASSES

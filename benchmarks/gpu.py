@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from mmravlt import ops
-from mmravlt.flops import markdown_table
+from mmravlt.analysis.flops import markdown_table
 
 from .errors import BenchmarkError
 from .measure import DTYPES

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mmravlt.flops import markdown_table
+from mmravlt.analysis.flops import markdown_table
 
 from .measure import WARM_UP, Step
 from .results import Row

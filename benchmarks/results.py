@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mmravlt.flops import markdown_table
+from mmravlt.analysis.flops import markdown_table
 
 from .errors import BenchmarkError
 from .measure import MIB, Condition, Figures, device_name, paired_ratio

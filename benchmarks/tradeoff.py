@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmravlt.flops import markdown_table
+from mmravlt.analysis.flops import markdown_table
 
 from .errors import BenchmarkError
 from .measure import Condition, Figures, Step, module_step

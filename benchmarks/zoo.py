@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from mmravlt.flops import markdown_table
+from mmravlt.analysis.flops import markdown_table
 from mmravlt.registry import ATTENTIONS
 
 from .errors import BenchmarkError

@@ -52,9 +52,10 @@ def _is_doctor() -> bool:
 # The doctor must be able to speak about a broken installation, and mmravlt.ops
 # needs nothing but torch, so neither requires MMEngine.
 if find_spec('mmengine') and not _is_doctor():
-    from . import compat
+    from . import compat, openmmlab
 
     compat.install()
+    openmmlab.install()
 
     from . import models  # noqa: F401  (registers the backbones)
     from .inference import optimize_for_inference

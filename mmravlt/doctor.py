@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 
-from . import __version__, compat
+from . import __version__, compat, openmmlab
 
 # Distributions that install into the same folder, by import name. Two of one
 # row overwrite each other's files without a word.
@@ -47,18 +47,18 @@ class Report:
     def absent(self, text: str) -> None:
         print(f'--  {text}')
 
-    def bad(self, text: str, mend: str) -> None:
+    def bad(self, text: str, fix: str) -> None:
         self.healthy = False
-        print(f'!!  {text}\n      mend: {mend}')
+        print(f'!!  {text}\n      fix: {fix}')
 
-    def attempt(self, name: str, action: Callable[[], str], mend: str) -> bool:
+    def attempt(self, name: str, action: Callable[[], str], fix: str) -> bool:
         """Run a check; its result or its error becomes a line."""
         try:
             self.ok(f'{name}: {action()}')
             return True
         except Exception as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
-            self.bad(f'{name}: {reason}', mend)
+            self.bad(f'{name}: {reason}', fix)
             return False
 
 
@@ -77,19 +77,19 @@ def examine() -> int:
     print(
         '\nAll of the above will work.'
         if report.healthy
-        else '\nWhat is marked !! will not work until it is mended.'
+        else '\nWhat is marked !! will not work until it is fixed.'
     )
     return 0 if report.healthy else 1
 
 
 def _examine_torch(report: Report) -> bool:
-    mend = (
+    fix = (
         'install a torch and a torchvision that belong together, for example '
         'pip install torch==2.11.0 torchvision==0.26.0'
     )
-    if not report.attempt('torch', _torch_and_gpu, mend):
+    if not report.attempt('torch', _torch_and_gpu, fix):
         return False
-    works = report.attempt('torchvision', _torchvision_ops, mend)
+    works = report.attempt('torchvision', _torchvision_ops, fix)
     report.attempt('RALA', _rala_kernel, 'unset MMRAVLT_RALA')
     return works
 
@@ -177,7 +177,7 @@ def _examine_foundation(report: Report) -> bool:
         report.bad(
             f'mmcv ops: {status.reason}; stand-ins are used for '
             f'{", ".join(status.stand_ins)}',
-            mmcv_ops.MEND,
+            mmcv_ops.FIX,
         )
     else:
         report.ok(
@@ -196,6 +196,7 @@ def _checkpoint_round_trip() -> str:
     from mmengine.runner.checkpoint import CheckpointLoader
 
     compat.install()
+    openmmlab.install()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'checkpoint.pth')
         torch.save({'state_dict': {}, 'history': HistoryBuffer([1.0], [1])}, path)

@@ -43,22 +43,22 @@ def test_a_healthy_installation_is_said_to_work():
     assert 'All of the above will work.' in done.stdout
 
 
-def test_a_wrong_wish_for_a_kernel_is_named_with_the_mend(monkeypatch):
+def test_a_wrong_wish_for_a_kernel_is_named_with_the_fix(monkeypatch):
     monkeypatch.setenv('MMRAVLT_RALA', 'fast')
     done = doctor()
     assert done.returncode == 1
     assert "!!  RALA: The kernel of RALA is 'fast'; give one of" in done.stdout
-    assert 'mend: unset MMRAVLT_RALA' in done.stdout
+    assert 'fix: unset MMRAVLT_RALA' in done.stdout
 
 
-def test_rival_distributions_are_named_with_the_mend(tmp_path):
+def test_rival_distributions_are_named_with_the_fix(tmp_path):
     distribution(tmp_path, 'mmcv', '2.2.0')
     distribution(tmp_path, 'mmcv-full', '1.7.2')
     done = doctor(tmp_path)
     assert done.returncode == 1
     assert '!!  mmcv 2.2.0 and ' in done.stdout
     assert 'mmcv-full 1.7.2' in done.stdout
-    assert 'mend: pip uninstall -y mmcv ' in done.stdout
+    assert 'fix: pip uninstall -y mmcv ' in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_package_that_does_not_work_is_named(name, code, said, tmp_path):
     done = doctor(tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert said in done.stdout
-    assert 'mend: ' in done.stdout
+    assert 'fix: ' in done.stdout
     assert 'Traceback' not in done.stdout + done.stderr
 
 

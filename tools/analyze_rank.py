@@ -10,14 +10,7 @@ from mmengine.device import get_device
 from mmengine.logging import MMLogger
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.checkpoint import CheckpointError
-from mmravlt.command_line import (
-    add_cfg_options,
-    existing_device,
-    exit_on,
-    read_config,
-)
-from mmravlt.rank import (
+from mmravlt.analysis.rank import (
     THRESHOLD,
     UNTRAINED,
     analyze,
@@ -28,7 +21,14 @@ from mmravlt.rank import (
     table,
     write_csv,
 )
-from mmravlt.rank_figures import draw
+from mmravlt.analysis.rank_figures import draw
+from mmravlt.checkpoint import CheckpointError
+from mmravlt.command_line import (
+    add_cfg_options,
+    existing_device,
+    exit_on,
+    read_config,
+)
 
 
 def positive(text: str) -> int:

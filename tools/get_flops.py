@@ -8,14 +8,14 @@ import argparse
 from mmengine.logging import MMLogger
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.command_line import add_cfg_options, read_config
-from mmravlt.flops import (
+from mmravlt.analysis.flops import (
     FlopsError,
     measure,
     measure_with_rala,
     models_table,
     parts_table,
 )
+from mmravlt.command_line import add_cfg_options, read_config
 
 EXPLANATION = """
 FLOPs are billions of multiply-adds for one image. Convolutions and linear layers are

@@ -30,8 +30,8 @@ from mmravlt.command_line import (
     optimized,
     read_config,
 )
-from mmravlt.compat.weight_fitting import needs_all_weights
 from mmravlt.custom_data.common import image_size
+from mmravlt.openmmlab.weight_fitting import needs_all_weights
 
 INFERENCERS = {
     'mmdet': 'DetInferencer',

@@ -23,8 +23,8 @@ from mmravlt.command_line import (
     optimized,
     read_config,
 )
-from mmravlt.compat.device import adapt_to_device, leave_gloo
-from mmravlt.compat.weight_fitting import needs_all_weights
+from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
+from mmravlt.openmmlab.weight_fitting import needs_all_weights
 
 
 def parse_args() -> argparse.Namespace:

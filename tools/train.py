@@ -15,7 +15,7 @@ from mmravlt.command_line import (
     exit_on_missing_files,
     read_config,
 )
-from mmravlt.compat.device import adapt_to_device, leave_gloo
+from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
 
 
 def parse_args() -> argparse.Namespace:

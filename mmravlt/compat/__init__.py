@@ -12,7 +12,7 @@ MINIMUM_VERSIONS = {'torch': '2.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 
 
 def install() -> None:
-    """Check versions, stand in for missing mmcv ops, make loading safe.
+    """Check versions, and stand in for missing mmcv ops.
 
     And leave out what of mmpretrain does not fit the installed transformers.
 
@@ -22,11 +22,10 @@ def install() -> None:
     for name in MINIMUM_VERSIONS:
         check_version(name)
 
-    from . import checkpoint_loading, mmcv_ops, multimodal
+    from . import mmcv_ops, multimodal
 
     mmcv_ops.install()
     multimodal.install()
-    checkpoint_loading.install()
 
 
 def check_version(name: str) -> None:
@@ -36,7 +35,7 @@ def check_version(name: str) -> None:
         name (str): a key of ``MINIMUM_VERSIONS``.
 
     Raises:
-        ImportError: names the package, its version and the mend.
+        ImportError: names the package, its version and the fix.
     """
     minimum = MINIMUM_VERSIONS[name]
     try:

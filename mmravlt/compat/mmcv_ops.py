@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 EXT = 'mmcv._ext'
-MEND = (
+FIX = (
     f'install an mmcv with compiled ops, built for torch {torch.__version__} '
     '(`mim install mmcv`, or from source); `python -m mmravlt doctor` tells more'
 )
@@ -55,7 +55,7 @@ def _torchvision():
         raise RuntimeError(
             'nms and roi_align need torchvision, which does not load '
             f'({error}); install the torchvision release that belongs to '
-            f'torch {torch.__version__}, or {MEND}'
+            f'torch {torch.__version__}, or {FIX}'
         ) from error
     return ops
 
@@ -458,7 +458,7 @@ def _unsupported(name):
     def op(*args, **kwargs):
         raise NotImplementedError(
             f"mmcv's compiled op '{name}' was called, but the mmcv of this "
-            f'environment has no compiled ops that load: {MEND}.'
+            f'environment has no compiled ops that load: {FIX}.'
         )
 
     op.__name__ = op.__qualname__ = name
@@ -580,7 +580,7 @@ def _announce(found):
     )
     if found.broken:
         # Somebody meant to have compiled ops: to be seen in every setting
-        logging.getLogger('mmravlt').warning('%s. To mend it, %s', text, MEND)
+        logging.getLogger('mmravlt').warning('%s. To fix it, %s', text, FIX)
     else:
         from mmengine.logging import print_log
 

@@ -34,7 +34,7 @@ EXIF_LYING = (5, 6, 7, 8)  # orientations in which height and width change place
 
 
 class DataError(ValueError):
-    """The data folder is not what is needed; the message says what to mend."""
+    """The data folder is not what is needed; the message says what to fix."""
 
 
 def is_first_process() -> bool:

@@ -9,7 +9,7 @@ the kernels were asked for by name.
 The map lies in memory as the backbone's do; for other strides the kernels are compiled
 when they come, and watched for errors only.
 
-What cannot be mended: a compiler that ends the process, and a kernel that reads or
+What cannot be fixed: a compiler that ends the process, and a kernel that reads or
 writes memory that is not its own after it was found right, which CUDA reports at a
 later operation, and after which nothing works in that process.
 """
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from . import kernels
-from .rope2d import is_compiling, rope2d_table
+from .rope2d import rope2d_table
+from .runtime import is_compiling
 
 Key = tuple[torch.device, torch.dtype, int]  # of tensors: device, type, head size
 

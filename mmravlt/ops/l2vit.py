@@ -7,7 +7,7 @@ https://arxiv.org/abs/2501.16182, as the authors' release computes it
 
 from torch import Tensor
 
-from .autocast import use_autocast, wide
+from .runtime import use_autocast, wide
 
 _LEAST_DENOMINATOR = 100.0
 

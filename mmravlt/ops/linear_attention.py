@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autocast import use_autocast, wide
 from .rala import KAPPAS
+from .runtime import use_autocast, wide
 
 Features = tuple[Tensor, Tensor]
 

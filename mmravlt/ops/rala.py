@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .autocast import use_autocast, wide
 from .kernels import rala_kernel
-from .rope2d import Table, is_recording, rope2d_rotate
+from .rope2d import Table, rope2d_rotate
+from .runtime import is_recording, use_autocast, wide
 
 # Elements of a part on a CPU: what is computed of a part stays in its cache.
 _PART_ELEMENTS = 2**18

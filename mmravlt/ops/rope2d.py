@@ -11,18 +11,12 @@ https://arxiv.org/abs/2411.07635 (its use on queries and keys).
 import torch
 from torch import Tensor
 
-Table = tuple[Tensor, Tensor]
+from .runtime import is_recording
 
-# torch 2.1 cannot tell yet whether it compiles.
-is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+Table = tuple[Tensor, Tensor]
 
 _tables: dict[tuple, Table] = {}
 _MOST_TABLES = 8  # four stages at two sizes
-
-
-def is_recording() -> bool:
-    """Whether operations are recorded, by a compiler, an exporter or TorchScript."""
-    return is_compiling() or torch.jit.is_tracing()
 
 
 def rope2d_angles(

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
 from mmravlt import config_path
-from mmravlt.compat.device import adapt_to_device
+from mmravlt.openmmlab.device import adapt_to_device
 
 DROP_PATH = dict(t=0.10, s=0.15, b=0.40, l=0.55)
 # Of L2ViT, by experiment and variant.

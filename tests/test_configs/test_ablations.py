@@ -5,7 +5,7 @@ import functools
 
 import pytest
 
-from mmravlt.flops import measure, total
+from mmravlt.analysis.flops import measure, total
 from mmravlt.models import RAVLT
 from mmravlt.models.layers import RALAttention
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmravlt import config_path
-from mmravlt.compat.device import adapt_to_device
+from mmravlt.openmmlab.device import adapt_to_device
 
 from .recipes import (
     assert_backbone,
@@ -243,10 +243,10 @@ def test_a_training_step_reaches_every_parameter_and_a_prediction_follows(leaf):
 
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_without_a_gpu_the_same_config_runs_in_float32_with_bn(leaf, monkeypatch):
-    monkeypatch.setattr('mmravlt.compat.device.get_device', lambda: 'cpu')
+    monkeypatch.setattr('mmravlt.openmmlab.device.get_device', lambda: 'cpu')
     said = []
     monkeypatch.setattr(
-        'mmravlt.compat.device.print_log', lambda text, **_: said.append(text)
+        'mmravlt.openmmlab.device.print_log', lambda text, **_: said.append(text)
     )
     cfg = read(leaf)
     adapt_to_device(cfg)
@@ -261,7 +261,7 @@ def test_without_a_gpu_the_same_config_runs_in_float32_with_bn(leaf, monkeypatch
 
 
 def test_with_a_gpu_the_config_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr('mmravlt.compat.device.get_device', lambda: 'cuda')
+    monkeypatch.setattr('mmravlt.openmmlab.device.get_device', lambda: 'cuda')
     cfg = read('mmdet/mask_rcnn_ravlt_t_1x')
     before = cfg.to_dict()
     adapt_to_device(cfg)

@@ -27,7 +27,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from mmravlt import config_path
-from mmravlt.compat.device import adapt_to_device
+from mmravlt.openmmlab.device import adapt_to_device
 
 from ..tiny import ARCH
 from .recipes import learning_rates
@@ -475,7 +475,7 @@ def test_imagenet_v2_with_folders_of_another_dataset_is_refused(tmp_path):
 
 
 def test_without_a_gpu_the_same_config_runs_in_float32(monkeypatch):
-    monkeypatch.setattr('mmravlt.compat.device.get_device', lambda: 'cpu')
+    monkeypatch.setattr('mmravlt.openmmlab.device.get_device', lambda: 'cpu')
     cfg = read()
     adapt_to_device(cfg)
     assert cfg.optim_wrapper.type == 'OptimWrapper'

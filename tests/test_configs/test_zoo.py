@@ -12,9 +12,9 @@ from mmpretrain.structures import DataSample
 
 import mmravlt
 from mmravlt import config_path
-from mmravlt.compat.device import adapt_to_device
-from mmravlt.flops import measure, total
+from mmravlt.analysis.flops import measure, total
 from mmravlt.models import GlobalAttention
+from mmravlt.openmmlab.device import adapt_to_device
 from mmravlt.registry import ATTENTIONS
 
 PAGE = Path(mmravlt.__file__).parents[1] / 'docs/attention_zoo.md'

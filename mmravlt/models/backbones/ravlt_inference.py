@@ -27,9 +27,9 @@ from mmravlt.models.layers import (
 )
 from mmravlt.models.layers.fused_conv import is_exact, is_plain
 from mmravlt.ops import rala, rope2d_rotate, rope2d_table
-from mmravlt.ops.autocast import autocast_dtype, use_autocast
 from mmravlt.ops.rala import add_keys, attend, kappa
 from mmravlt.ops.rope2d import Table
+from mmravlt.ops.runtime import autocast_dtype, use_autocast
 
 from .ravlt import RAVLT, Block
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmravlt.ops.rope2d import is_recording
+from mmravlt.ops.runtime import is_recording
 
 # So many values are added up in float32 without harm.
 _PIXELS = 2048

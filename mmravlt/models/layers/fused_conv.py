@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmravlt.ops.autocast import autocast_dtype
-from mmravlt.ops.rope2d import is_recording
+from mmravlt.ops.runtime import autocast_dtype, is_recording
 
 
 def scaled_conv(conv: nn.Module, gamma: Tensor, x: Tensor) -> Tensor:

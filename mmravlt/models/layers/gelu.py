@@ -1,6 +1,6 @@
 from torch import Tensor, nn
 
-from mmravlt.ops.rope2d import is_recording
+from mmravlt.ops.runtime import is_recording
 
 
 class GELU2d(nn.GELU):

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmravlt.ops.rope2d import is_compiling
+from mmravlt.ops.runtime import is_compiling
 
 
 class LayerNorm2d(nn.Module):

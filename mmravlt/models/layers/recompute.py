@@ -8,8 +8,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmravlt.ops.autocast import autocast_dtype, use_autocast
-from mmravlt.ops.rope2d import is_compiling, is_recording
+from mmravlt.ops.runtime import (
+    autocast_dtype,
+    is_compiling,
+    is_recording,
+    use_autocast,
+)
 
 
 def call_forgetting(

@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmravlt.ops.rope2d import is_recording
+from mmravlt.ops.runtime import is_recording
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

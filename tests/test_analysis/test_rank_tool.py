@@ -18,12 +18,18 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from mmravlt.analysis.rank import (
+    analyze,
+    build_model,
+    choose_images,
+    read_images,
+    table,
+)
 from mmravlt.custom_data.common import DataError
-from mmravlt.rank import analyze, build_model, choose_images, read_images, table
 
-from .release_weights import released_file
-from .test_tools import TOOLS
-from .tiny import CONFIGS, write_project
+from ..release_weights import released_file
+from ..test_tools import TOOLS
+from ..tiny import CONFIGS, write_project
 
 FIGURES = ('ranks.png', 'spectra.png', 'matrices.png')
 

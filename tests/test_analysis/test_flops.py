@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 import mmravlt
-from mmravlt.flops import (
+from mmravlt.analysis.flops import (
     FlopsError,
     count_multiply_adds,
     measure,
@@ -21,7 +21,7 @@ from mmravlt.flops import (
 )
 from mmravlt.ops import rala, rope2d_table
 
-from .test_model_index import MODELS
+from ..test_model_index import MODELS
 
 ROOT = Path(mmravlt.__file__).parents[1]
 LEAVES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/mm*/*ravlt_*.py'))

@@ -16,9 +16,9 @@ from torch import nn
 
 from mmravlt import config_path
 from mmravlt.checkpoint import CheckpointError, MissingPrefixError, WrongWeightsError
-from mmravlt.compat import weight_fitting
-from mmravlt.compat.weight_fitting import needs_all_weights
 from mmravlt.models import RAVLT, Backbone, L2ViT
+from mmravlt.openmmlab import weight_fitting
+from mmravlt.openmmlab.weight_fitting import needs_all_weights
 from tests.release_weights import (
     FILES,
     fill,

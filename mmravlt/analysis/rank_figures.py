@@ -37,7 +37,7 @@ def draw(
     Args:
         analyses (Sequence[Analysis]): of one or more models.
         folder (Path): where they go; it must exist.
-        threshold (float): as for :func:`mmravlt.rank.measure`.
+        threshold (float): as for :func:`mmravlt.analysis.rank.measure`.
         layer (int | None): whose matrices are drawn. None takes the middle one of
             each model's layers that have a KV buffer; of all layers, if none has.
 
@@ -65,7 +65,7 @@ def draw_ranks(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> Fi
 
     Args:
         analyses (Sequence[Analysis]): of one or more models, a line for each.
-        threshold (float): as for :func:`mmravlt.rank.measure`.
+        threshold (float): as for :func:`mmravlt.analysis.rank.measure`.
     """
     names = [name for name in MEASURES if name != 'entropy']  # e^H is drawn
     height = 2.6 * len(names) + 0.25 * len(analyses)
@@ -160,7 +160,7 @@ def draw_matrices(
 
     Args:
         analyses (Sequence[Analysis]): of one or more models, a column for each.
-        threshold (float): as for :func:`mmravlt.rank.measure`.
+        threshold (float): as for :func:`mmravlt.analysis.rank.measure`.
         layer (int | None): as for :func:`draw`.
 
     Raises:

@@ -7,9 +7,16 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from mmravlt.analysis.rank import (
+    MEASURES,
+    analyze,
+    measure,
+    record,
+    singular_values,
+    table,
+)
 from mmravlt.models import RAVLT, GlobalAttention, L2ViT, with_attention
 from mmravlt.ops import rope2d_table
-from mmravlt.rank import MEASURES, analyze, measure, record, singular_values, table
 from mmravlt.registry import ATTENTIONS
 
 ARCH = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), num_heads=(1, 2, 3, 4))

@@ -30,9 +30,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from .compat.device import adapt_to_device
-from .compat.weight_fitting import needs_all_weights
-from .custom_data.common import (
+from mmravlt.custom_data.common import (
     IMAGE_SUFFIXES,
     DataError,
     dicts,
@@ -42,7 +40,9 @@ from .custom_data.common import (
     need_folder,
     type_name,
 )
-from .models.layers import split_heads
+from mmravlt.models.layers import split_heads
+from mmravlt.openmmlab.device import adapt_to_device
+from mmravlt.openmmlab.weight_fitting import needs_all_weights
 
 #: The matrices, by their names in tables, with those in figures.
 MATRICES = {'kv_buffer': 'KV buffer', 'output_features': 'output features'}
@@ -398,7 +398,7 @@ def build_model(cfg: Config, checkpoint: str | None, seed: int = 0) -> nn.Module
 
     Args:
         cfg (Config): a whole config of mmdet, mmseg or mmpretrain; changed where this
-            machine needs it, see :func:`mmravlt.compat.device.adapt_to_device`.
+            machine needs it, see :func:`mmravlt.openmmlab.device.adapt_to_device`.
         checkpoint (str | None): file or address. None leaves the model untrained: no
             weights are loaded that the config names as ``Pretrained`` either.
         seed (int): of the initial weights.

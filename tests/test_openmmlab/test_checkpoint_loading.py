@@ -17,8 +17,8 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmravlt import checkpoint as safe
-from mmravlt.compat import checkpoint_loading
-from mmravlt.compat.checkpoint_loading import install
+from mmravlt.openmmlab import checkpoint_loading
+from mmravlt.openmmlab.checkpoint_loading import install
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +257,7 @@ def test_order_of_imports_does_not_matter(tmp_path, first):
     torch.save({'model': {'w': torch.ones(1)}}, path)
     code = f"""
 import {first}
-from mmravlt.compat.checkpoint_loading import install
+from mmravlt.openmmlab.checkpoint_loading import install
 install()
 from mmengine.runner import CheckpointLoader
 assert 'state_dict' in CheckpointLoader.load_checkpoint({str(path)!r})

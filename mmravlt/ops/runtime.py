@@ -1,9 +1,20 @@
-"""Automatic mixed precision, alike for all versions of torch and kinds of devices."""
+"""What runs the operations: a recorder or none, and automatic mixed precision.
+
+Alike for all versions of torch and kinds of devices.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+# torch 2.1 cannot tell yet whether it compiles.
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
+
+def is_recording() -> bool:
+    """Whether operations are recorded, by a compiler, an exporter or TorchScript."""
+    return is_compiling() or torch.jit.is_tracing()
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
