@@ -15,23 +15,19 @@ process that it runs in.
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from threading import Lock
 
 import torch
 
-from mmravlt.analysis.flops import markdown_table
-
+from .machine_code import resources, token_loop
 from .measure import DTYPES
-from .op import LEAST_PASSES
 from .results import Row
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,12 +92,6 @@ SIZES = [(200, 320), (4, 8)]
 # Images times heads of RAVLT's stages, and of small batches.
 PRODUCTS = [1, 2, 4, 5, 7, 8, 10, 14, 16, 20]
 
-# The table that is printed is of this card at this condition, N = 64,000.
-HEADLINE = dict(capability=90, dtype='bfloat16', head_dim=64)
-HEADLINE |= dict(layout='channels_last', heads=1)
-INSTRUCTIONS_PER_SECOND = 4 * 132 * 1.755e9  # four a clock and multiprocessor
-BYTES_PER_SECOND = 3.0e12
-
 
 @dataclass(frozen=True)
 class Case:
@@ -134,8 +124,8 @@ def compile_all(
     rows = {case: [] for case in cases}
     one_at_a_time = Lock()
 
-    def work(share: list[Case]) -> None:
-        for case, found in _in_a_process(share, count, folder):
+    def work(chunk: list[Case]) -> None:
+        for case, found in _in_a_process(chunk, count, folder):
             with one_at_a_time:
                 rows[case] = found
                 keep([row for case in cases for row in rows[case]])
@@ -198,57 +188,9 @@ def _row(case: Case, kernel: str, **figures) -> Row:
     return row | figures
 
 
-def problems(rows: list[Row]) -> list[str]:
-    """A line for each kernel that would fail or be slow without need."""
-    found = []
-    for row in rows:
-        what = []
-        if row['error']:
-            what.append(f'does not compile ({row["error"]})')
-        elif not row['fits']:
-            what.append(f'does not fit: {row["shared_bytes"]} bytes of shared memory')
-        if row['stack_bytes'] and row['head_dim'] <= 64:
-            what.append(f'spills {row["stack_bytes"]} bytes a thread')
-        condition = ' '.join(f'{key} {row[key]}' for key in asdict(case_of(row)))
-        found += [f'{row["kernel"]}, {condition}: {text}' for text in what]
-    return found
-
-
 def case_of(row: Row) -> Case:
     """What the kernel of a row was compiled for."""
     return Case(**{field.name: row[field.name] for field in fields(Case)})
-
-
-def table(rows: list[Row]) -> str | None:
-    """The condition :data:`HEADLINE` as a Markdown table, ``None`` without it.
-
-    Beside the time in which the instructions of N = 64,000 tokens could be issued, at
-    best, stands the time of the bytes that no kernel could save.
-    """
-    rows = [row for row in rows if HEADLINE.items() <= row.items()]
-    rows = [row for row in rows if row['tokens'] == math.prod(SIZES[0])]
-    if not rows:
-        return None
-    columns = ['registers', 'stack_bytes', 'shared_bytes', 'blocks_per_sm']
-    columns += ['occupancy', 'instructions_per_token', 'barriers_per_32_tokens']
-    columns += ['second_wave_at']
-    lines, totals = [], {'forward': 0.0, 'backward': 0.0}
-    for row in rows:
-        instructions = (row['instructions_per_token'] or 0) * row['tokens']
-        issue = instructions / INSTRUCTIONS_PER_SECOND * 1e6
-        totals[row['direction']] += issue
-        figures = [str(row[column]) for column in columns]
-        lines.append([row['kernel'], *figures, f'{issue:.1f}' if issue else '', ''])
-    inference, training = LEAST_PASSES['infer'], LEAST_PASSES['train']
-    passes = {'forward': inference, 'backward': training - inference}
-    map_bytes = rows[0]['tokens'] * rows[0]['head_dim']
-    map_bytes *= DTYPES[rows[0]['dtype']].itemsize
-    for direction, issue in totals.items():
-        moved = passes[direction] * map_bytes / BYTES_PER_SECOND * 1e6
-        empty = [''] * len(columns)
-        lines.append([f'{direction} in all', *empty, f'{issue:.1f}', f'{moved:.1f}'])
-    headings = [column.replace('_', ' ') for column in columns]
-    return markdown_table(['kernel', *headings, 'issue µs', 'bytes µs'], lines)
 
 
 # Below runs in a process of its own.
@@ -308,7 +250,7 @@ class _Recorder:
             try:
                 kernel = run(function, *arguments, grid=grid, warmup=True, **options)
             except Exception as failure:  # of the compiler's many kinds
-                # After a piece of the code comes what is wrong with it.
+                # After an excerpt of the code comes what is wrong with it.
                 error = ' '.join(f'{type(failure).__name__}: {failure}'.split())[-300:]
             name = function.__name__.strip('_').removesuffix('_kernel')
             grid = grid if isinstance(grid, tuple | list) else (grid,)
@@ -396,7 +338,7 @@ def _figures(launch: _Launch, case: Case, count: bool) -> Row:
     """What the compiled kernel of a launch takes, as :func:`_row` names it."""
     kernel, card = launch.kernel, CARDS[case.capability]
     meta = kernel.metadata
-    registers, stack = _resources(kernel.asm['cubin'])
+    registers, stack = resources(kernel.asm['cubin'])
     blocks = card.resident(
         registers, meta.shared, meta.num_warps, getattr(meta, 'tmem_size', 0)
     )
@@ -415,108 +357,15 @@ def _figures(launch: _Launch, case: Case, count: bool) -> Row:
         kernel.src.fn.arg_names[i]: x for (i,), x in kernel.src.constants.items()
     }
     tile = constants.get('BLOCK')
-    counted = count and tile and _token_loop(kernel.asm['cubin'], kernel.asm['ttgir'])
+    counted = count and tile and token_loop(kernel.asm['cubin'], kernel.asm['ttgir'])
     if counted:
         instructions, barriers = counted
-        # Axis 2 of a grid shares out channels, so each of its programs has all tokens.
+        # Axis 2 of a grid divides the channels, so each of its programs has all tokens.
         warps = meta.num_warps * math.prod(launch.grid[2:])
         figures['tile'] = tile
         figures['instructions_per_token'] = round(instructions * warps / tile, 1)
         figures['barriers_per_32_tokens'] = round(barriers * 32 / tile, 2)
     return figures
-
-
-@cache
-def _cuobjdump(option: str, cubin: bytes) -> str:
-    """What NVIDIA's tool prints of machine code."""
-    from triton.backends import nvidia
-
-    tool = Path(nvidia.__path__[0]) / 'bin/cuobjdump'
-    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
-        file.write(cubin)
-        file.flush()
-        # Of what it does not know, such as the code of 10.3 in CUDA 12.8, it prints
-        # nothing.
-        return subprocess.run(
-            [tool, option, file.name], capture_output=True, text=True
-        ).stdout
-
-
-def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of stack of a thread."""
-    found = re.search(r'REG:(\d+) STACK:(\d+)', _cuobjdump('-res-usage', cubin))
-    return int(found[1]), int(found[2])
-
-
-def _token_loop(cubin: bytes, ttgir: str) -> tuple[int, int] | None:
-    """Instructions and barriers of one turn of the loop over tokens, of one warp.
-
-    It is the largest of the outermost loops. Loops inside of it count as often as
-    Triton's code of them says.
-
-    Returns:
-        tuple[int, int] | None: ``None`` where there is none, or an inner loop's
-        number of turns is not known.
-    """
-    code = [
-        (int(m[1], 16), m[2])
-        for m in re.finditer(
-            r'/\*([0-9a-f]{4,})\*/\s+(.+?);', _cuobjdump('-sass', cubin)
-        )
-    ]
-    loops = []
-    for at, text in code:
-        jump = re.search(r'\bBRA\b.*?0x([0-9a-f]+)', text)
-        if jump and int(jump[1], 16) < at:
-            loops.append((int(jump[1], 16), at))
-    if not loops:
-        return None
-    start, end = max(loops, key=lambda loop: loop[1] - loop[0])
-    inner = sorted(loop for loop in set(loops) if start <= loop[0] and loop[1] <= end)
-    inner.remove((start, end))
-    turns = _turns_of_inner_loops(ttgir)
-    if len(turns) != len(inner):  # some are unrolled, and which is not known
-        turns = [max(turns, default=None)] * len(inner)
-    if None in turns:
-        return None
-    counts = [0, 0]
-    for at, text in code:
-        if start <= at <= end:
-            times = math.prod(
-                n
-                for (first, last), n in zip(inner, turns, strict=True)
-                if first <= at <= last
-            )
-            counts[0] += times
-            counts[1] += times * ('BAR.SYNC' in text)
-    return counts[0], counts[1]
-
-
-def _turns_of_inner_loops(ttgir: str) -> list[int | None]:
-    """Numbers of turns of the loops inside the largest one, in their order."""
-    constants = {
-        m[1]: int(m[2])
-        for m in re.finditer(r'(%[\w-]+) = arith\.constant (-?\d+) : ', ttgir)
-    }
-    open_loops, loops = [], []  # depth of braces; (line, last line, turns) of each
-    depth = 0
-    for number, line in enumerate(ttgir.splitlines()):
-        found = re.search(r'scf\.for \S+ = (\S+) to (\S+) step (\S+)', line)
-        opened = depth
-        depth += line.count('{') - line.count('}')
-        if found:
-            values = [constants.get(name) for name in found.groups()]
-            turns = None
-            if None not in values:
-                turns = math.ceil((values[1] - values[0]) / values[2])
-            open_loops.append((opened, len(loops)))
-            loops.append([number, number, turns])
-        while open_loops and depth <= open_loops[-1][0]:
-            loops[open_loops.pop()[1]][1] = number
-    if not loops:
-        return []
-    first, last, _ = max(loops, key=lambda loop: loop[1] - loop[0])
-    return [turns for begin, end, turns in loops if first < begin and end <= last]
 
 
 def _main() -> None:

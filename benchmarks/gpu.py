@@ -1,5 +1,6 @@
 """Everything that a GPU has to show, within ten minutes."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from mmravlt import ops
 from mmravlt.analysis.flops import markdown_table
 
+from .command import add_command, add_out, positive
 from .errors import BenchmarkError
 from .measure import DTYPES
 from .results import FOLDER, write_csv
@@ -214,3 +216,26 @@ def _with_gradients(op, tensors, table) -> list[torch.Tensor]:
     inputs = [x.clone().requires_grad_() for x in inputs]
     y = op(*inputs, table)
     return [y.detach(), *torch.autograd.grad(y, inputs, gradient)]
+
+
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
+    command = add_command(
+        subparsers, 'gpu', run_gpu, 'tests and measurements on a GPU in ten minutes'
+    )
+    command.add_argument(
+        '--budget', type=positive, default=570, help='seconds for everything'
+    )
+    add_out(command)
+    command = add_command(
+        subparsers, 'gpu-errors', run_gpu_errors, 'errors of rala against float64'
+    )
+    add_out(command)
+
+
+def run_gpu(args: argparse.Namespace) -> None:
+    run_all(args.out, args.budget)
+
+
+def run_gpu_errors(args: argparse.Namespace) -> None:
+    require_gpu()
+    errors(args.out)

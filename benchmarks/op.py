@@ -1,6 +1,8 @@
 """Attention alone: from queries, keys and values to the mixed tokens."""
 
+import argparse
 import math
+import statistics
 from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib import import_module
@@ -12,9 +14,19 @@ from torch import Tensor
 from mmravlt import ops
 
 from . import peer
+from .command import (
+    Size,
+    add_command,
+    add_condition,
+    compare_sizes,
+    condition_of,
+    positive,
+    words_of,
+)
 from .errors import BenchmarkError
-from .measure import DTYPES, Condition, Step
+from .measure import DTYPES, Condition, Figures, Step, copy_bandwidth
 from .models import too_large
+from .results import file_of
 
 # Passes over N×C that nothing can save. Forward: queries twice, keys, values,
 # result. Backward: queries and the gradient twice; keys and values once; three
@@ -152,3 +164,60 @@ def least_bytes(
     elements = condition.batch * math.prod(size) * heads * head_dim
     width = DTYPES[condition.dtype].itemsize
     return LEAST_PASSES[condition.mode] * elements * width
+
+
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
+    command = add_command(subparsers, 'op', run_op, 'attention alone')
+    command.add_argument(
+        '--models',
+        nargs='+',
+        default=['rala', 'rala_reference', 'release_rala', 'softmax', 'fla_rala'],
+        help=f'out of {", ".join(OPS)}',
+    )
+    command.add_argument('--head-dim', type=positive, default=64)
+    command.add_argument('--heads', type=positive, default=1)
+    add_condition(command, 'of the map in tokens; 56 112 200x320 by default', False)
+
+
+def run_op(args: argparse.Namespace) -> None:
+    condition = condition_of(args)
+    check_names(args.models)
+    if args.head_dim % 4:
+        raise BenchmarkError(f'--head-dim is {args.head_dim}; give a multiple of 4.')
+    sizes = args.sizes or [(56, 56), (112, 112), (200, 320)]
+    shape = dict(heads=args.heads)
+    bandwidth = copy_bandwidth(args.device)
+
+    def add_least(here: Size, figures: dict[str, Figures]) -> None:
+        """The time of the least bytes, as if it were a contestant."""
+        least = least_bytes(here, args.head_dim, args.heads, condition)
+        floor = least / bandwidth * 1e3
+        ratios = ', '.join(
+            f'{name} {statistics.median(one.times) / floor:.3g}'
+            for name, one in figures.items()
+            if one.times
+        )
+        print(
+            f'{here[0]}x{here[1]}: the least is {LEAST_PASSES[args.mode]} passes '
+            f'over N×C, {least / 1e6:.4g} MB; at the {bandwidth / 1e9:.4g} GB/s of a '
+            f'copy {floor:.3g} ms. Times as long: {ratios}.'
+        )
+        runs = max(len(one.times) for one in figures.values())
+        figures['least_bytes'] = Figures([floor] * runs)
+
+    compare_sizes(
+        args,
+        args.models,
+        sizes,
+        lambda name, here: reason_to_skip(name, here, condition=condition, **shape),
+        lambda name, here: partial(
+            op_step, name, here, args.head_dim, args.heads, condition
+        ),
+        file_of(
+            args.out,
+            *words_of(args, sizes),
+            f'heads{args.heads}_d{args.head_dim}',
+        ),
+        condition,
+        add_least,
+    )

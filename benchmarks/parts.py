@@ -1,5 +1,6 @@
 """Where the time of a backbone goes."""
 
+import argparse
 import statistics
 import time
 from collections import defaultdict
@@ -11,10 +12,14 @@ from torch import nn
 
 from mmravlt.analysis.flops import markdown_table
 
+from . import models
+from .command import add_command, add_condition, condition_of, words_of
+from .errors import BenchmarkError
 from .measure import WARM_UP, Step
-from .results import Row
+from .results import Row, file_of, write_csv
 
 STAGES = ('1', '2', '3', '4')
+DETECTION = (800, 1280)
 
 
 @dataclass
@@ -181,3 +186,32 @@ def operators_table(step: Step, device: str, count: int = 15) -> str:
             for own, key, calls in times[:count]
         ],
     )
+
+
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
+    command = add_command(
+        subparsers, 'parts', run_parts, 'where the time of a backbone goes'
+    )
+    command.add_argument('--model', default='ravlt_t', help='a ravlt or a release')
+    add_condition(command, 'in pixels, one size; 800x1280 by default')
+
+
+def run_parts(args: argparse.Namespace) -> None:
+    condition = condition_of(args)
+    models.check_names([args.model], args.mode)
+    if models.parse(args.model) is None:
+        raise BenchmarkError(
+            f'the parts of {args.model} are not known; name a ravlt or a release.'
+        )
+    sizes = args.sizes or [DETECTION]
+    if len(sizes) > 1:
+        raise BenchmarkError(f'parts takes one size; --sizes names {len(sizes)}.')
+    step = models.backbone_step(args.model, sizes[0], condition)
+    path = file_of(args.out, *words_of(args, sizes, args.model))
+    # Hooks would be seen by the profiler, so operators come first.
+    step()
+    operators = operators_table(step, args.device)
+    measured = measure_parts(step)
+    write_csv(path, parts_rows(measured))
+    print(f'\nForward pass of {args.model}:\n\n{parts_table(measured)}\n')
+    print(f'The whole step by operators:\n\n{operators}\n\nwritten to {path}')

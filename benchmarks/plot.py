@@ -1,5 +1,6 @@
 """Plots of time and memory against tokens, and of accuracy against speed."""
 
+import argparse
 import re
 from itertools import cycle
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from .command import add_command
 from .results import curve, exponent, models_of, read_csv
 
 PANELS = {'median_ms': 'time (ms)', 'peak_mib': 'peak memory (MiB)'}
@@ -90,3 +92,13 @@ def _draw_growth(figure: Figure, rows: list[dict[str, str]]) -> None:
         if axis.lines:
             axis.legend()
         axis.grid(which='both', alpha=0.3)
+
+
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
+    command = add_command(subparsers, 'plot', run_plot, 'draw PNG files from CSV files')
+    command.add_argument('files', nargs='+', metavar='CSV')
+
+
+def run_plot(args: argparse.Namespace) -> None:
+    for path in args.files:
+        print(f'written to {plot(Path(path))}')

@@ -1,5 +1,6 @@
 """Images per second of classifiers beside their published accuracy, Figure 7."""
 
+import argparse
 import re
 import statistics
 from functools import partial
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from mmravlt.analysis.flops import markdown_table
 
+from .command import add_command, add_dtype_and_runs, condition_of, words_of
 from .errors import BenchmarkError
-from .measure import Condition, Figures, Step, module_step
+from .measure import Condition, Figures, Step, compare, module_step
 from .models import optimize
-from .results import Row, rows_of_size
+from .plot import plot
+from .results import Row, file_of, rows_of_size, write_csv
 
 SIZE = (224, 224)
 # Of mmpretrain's model index, all trained on ImageNet-1K alone and at 224×224.
@@ -177,3 +180,47 @@ def table(rows: list[Row]) -> str:
             for row in rows
         ],
     )
+
+
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
+    command = add_command(
+        subparsers,
+        'tradeoff',
+        run_tradeoff,
+        'images per second against published accuracy',
+    )
+    command.add_argument(
+        '--models',
+        nargs='+',
+        default=DEFAULT,
+        help='classifiers of mmravlt or mmpretrain by their names in the model index, '
+        f'and {", ".join(PVT_V2)}; {" ".join(DEFAULT)}',
+    )
+    command.add_argument(
+        '--optimize',
+        action='store_true',
+        help='measure every RAVLT a second time, optimised for inference',
+    )
+    command.set_defaults(mode='infer')
+    add_dtype_and_runs(command)
+
+
+def run_tradeoff(args: argparse.Namespace) -> None:
+    condition = condition_of(args)
+    names = list(dict.fromkeys(args.models))
+    if args.optimize:
+        names += [
+            name + OPTIMIZED
+            for name in names
+            if name.startswith('ravlt') and not name.endswith(OPTIMIZED)
+        ]
+    classifiers = [Classifier(name) for name in names]
+    makers = {c.name: partial(step, c, condition) for c in classifiers}
+    figures, sentences = compare(makers, condition, 'tradeoff')
+    for sentence in sentences:
+        print(sentence)
+    rows = tradeoff_rows(classifiers, figures, condition)
+    path = file_of(args.out, *words_of(args, [SIZE]))
+    write_csv(path, rows)
+    print(f'\n{table(rows)}\n\nwritten to {path}')
+    print(f'written to {plot(path)}')

@@ -1,9 +1,10 @@
 """Attentions side by side: the same small DeiT trained with each on the same images."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,9 +20,17 @@ from torchvision.transforms import v2
 from mmravlt.analysis.flops import markdown_table
 from mmravlt.registry import ATTENTIONS
 
+from .command import (
+    add_command,
+    add_device,
+    add_out,
+    add_threads,
+    positive,
+    use_device,
+)
 from .errors import BenchmarkError
 from .measure import device_name
-from .results import Row, write_csv
+from .results import Row, file_of, write_csv
 
 KINDS = [
     *('softmax', 'linear', 'hydra', 'efficient', 'linear_angular', 'enhanced'),
@@ -254,7 +263,7 @@ def accuracy(
     return 100 * right / len(images)
 
 
-def run(
+def train_all(
     root: Path, kinds: list[str], seeds: int, setting: Setting, path: Path
 ) -> list[Row]:
     """Train every kind with every seed; write after each, so that none is lost."""
@@ -292,3 +301,39 @@ def table(rows: list[Row]) -> str:
             ]
         )
     return markdown_table(headings, lines)
+
+
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
+    command = add_command(
+        subparsers, 'zoo', run_zoo, 'accuracy of attentions in the same small DeiT'
+    )
+    command.add_argument(
+        '--data', required=True, help='folder with train/<class>/ and val/<class>/'
+    )
+    command.add_argument(
+        '--kinds', nargs='+', default=KINDS, help=f'out of {", ".join(KINDS)}'
+    )
+    command.add_argument(
+        '--seeds', type=positive, default=3, help='trainings of each kind'
+    )
+    for option in fields(Setting):
+        if option.type is int:
+            command.add_argument(
+                f'--{option.name}', type=positive, default=option.default
+            )
+    command.add_argument('--lr', type=float, default=Setting.lr)
+    add_device(command)
+    add_threads(command)
+    add_out(command)
+
+
+def run_zoo(args: argparse.Namespace) -> None:
+    use_device(args)
+    names = [option.name for option in fields(Setting)]
+    setting = Setting(**{name: getattr(args, name) for name in names})
+    data = Path(args.data)
+    size = f'deit_dim{setting.dim}_depth{setting.depth}_patch{setting.patch}'
+    training = f'epochs{setting.epochs}_batch{setting.batch}'
+    path = file_of(args.out, 'zoo', data.name, f'{setting.size}px', size, training)
+    rows = train_all(data, args.kinds, args.seeds, setting, path)
+    print(f'\n{table(rows)}\n\nwritten to {path}')

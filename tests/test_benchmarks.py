@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from benchmarks import compiling, gpu, models, op, tradeoff, zoo
+from benchmarks import compiling, gpu, machine_code, models, op, tradeoff, zoo
 from benchmarks.__main__ import main
 from benchmarks.errors import BenchmarkError
 from benchmarks.measure import (
@@ -436,7 +436,7 @@ def test_instructions_of_inner_loops_count_as_often_as_they_run(monkeypatch):
     }"""
     code = [
         (0x00, 'MOV R1, R2'),
-        (0x10, 'LDG R1, [R2]'),  # a loop over parts
+        (0x10, 'LDG R1, [R2]'),  # a loop over chunks
         (0x20, '@P0 BRA 0x10'),
         (0x30, 'IADD3 R1, R1, R2'),  # the loop over tokens
         (0x40, 'BAR.SYNC 0x0'),  # three turns
@@ -447,8 +447,8 @@ def test_instructions_of_inner_loops_count_as_often_as_they_run(monkeypatch):
         (0x90, 'BRA 0x90'),
     ]
     sass = ''.join(f'/*{at:04x}*/  {text} ;\n' for at, text in code)
-    monkeypatch.setattr(compiling, '_cuobjdump', lambda option, cubin: sass)
-    assert compiling._token_loop(b'', ttgir) == (3 + 3 * 2, 1 + 3)
+    monkeypatch.setattr(machine_code, '_cuobjdump', lambda option, cubin: sass)
+    assert machine_code.token_loop(b'', ttgir) == (3 + 3 * 2, 1 + 3)
 
 
 def test_compiler_that_ends_its_process_leaves_the_other_cases_in(monkeypatch):

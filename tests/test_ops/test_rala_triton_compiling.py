@@ -7,7 +7,8 @@ pytest.importorskip('triton')
 if not hasattr(library, 'custom_op'):
     pytest.skip('torch has no custom_op yet', allow_module_level=True)
 
-from benchmarks.compiling import CARDS, Case, compile_all, problems  # noqa: E402
+from benchmarks.compile_report import problems  # noqa: E402
+from benchmarks.compiling import CARDS, Case, compile_all  # noqa: E402
 
 # Each card once; in all, every type, every layout and the largest head.
 CASES = [
