@@ -1,24 +1,8 @@
-_base_ = ['coco_instance_1x.py', 'multi_scale.py']
+# COCO instance segmentation, 36 epochs of images in many sizes.
+_base_ = 'coco_instance_multi_scale.py'
 
-# 36 epochs with multi-scale training.
 train_cfg = dict(max_epochs=36)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(
-        type='MultiStepLR',
-        begin=0,
-        end=36,
-        by_epoch=True,
-        milestones=[27, 33],
-        gamma=0.1,
-    ),
+    _base_.param_scheduler[0],  # the warm-up
+    dict(_base_.param_scheduler[1], end=36, milestones=[27, 33]),
 ]
-
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomFlip', prob=0.5),
-    _base_.multi_scale,
-    dict(type='PackDetInputs'),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

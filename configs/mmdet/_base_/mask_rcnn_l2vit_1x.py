@@ -1,17 +1,25 @@
-# Mask R-CNN with L2ViT, 12 epochs. As in the release, also in many sizes.
-_base_ = 'mask_rcnn_l2vit_3x.py'
-
-model = dict(backbone=dict(drop_path_rate=0.1))
-
-train_cfg = dict(max_epochs=12)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(
-        type='MultiStepLR',
-        begin=0,
-        end=12,
-        by_epoch=True,
-        milestones=[8, 11],
-        gamma=0.1,
-    ),
+# Mask R-CNN with L2ViT, 12 epochs, in many sizes as in the release. A leaf adds the
+# variant.
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'coco_instance_multi_scale.py',
 ]
+custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)
+
+# As in the release: batch statistics of each GPU alone.
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='L2ViT',
+        norm_cfg=dict(type='BN'),
+        out_channels_last=True,
+        drop_path_rate=0.1,
+    ),
+)
+
+# 8 GPUs × 2 images, float32. Weight decay on every parameter, no gradient clipping.
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+)
