@@ -1,8 +1,9 @@
-"""Every command and every example of the README works as it is printed there."""
+"""Commands and examples of README and docs work as printed; links lead somewhere."""
 
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -19,17 +20,32 @@ from .release_weights import released_file
 from .test_configs.test_end_to_end import RUNS, write_data
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / 'README.md').read_text()
-BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
-COMMANDS = [
+# Pages whose commands and examples are run, in this order.
+RUN = [
+    *('docs/train.md', 'README.md', 'docs/install.md', 'docs/data.md'),
+    *('docs/weights.md', 'docs/backbone.md', 'docs/export.md', 'docs/models.md'),
+]
+# Pages that tell what was run elsewhere, on data or for a time that tests do not have.
+RECORDS = [
+    *('docs/ablations.md', 'docs/attention_zoo.md', 'docs/benchmarks.md'),
+    *('docs/rank_analysis.md', 'docs/recipes.md', 'docs/results.md'),
+]
+PAGES = [*RUN, *RECORDS, 'CONTRIBUTING.md', 'CHANGELOG.md']
+TEXTS = {page: (ROOT / page).read_text(encoding='utf-8') for page in PAGES}
+FENCED = re.compile(r'```(\w+)\n(.*?)```', re.DOTALL)
+BLOCKS = [block for page in RUN for block in FENCED.findall(TEXTS[page])]
+COMMANDS = dict.fromkeys(
     line.split('#')[0].strip()
     for language, block in BLOCKS
     if language == 'bash'
     for line in block.splitlines()
     if line.strip()
-]
-TOOL_COMMANDS = [c for c in COMMANDS if 'tools/' in c]
-# What makes a full training small; everything else is as in the README.
+)
+# Predictions come last, after the training on data/mine.
+TOOL_COMMANDS = sorted(
+    (c for c in COMMANDS if 'tools/' in c), key=lambda c: 'inference' in c
+)
+# What makes a full training small; everything else is as printed.
 SMALL = [
     '--cfg-options',
     'randomness.seed=0',
@@ -68,11 +84,32 @@ def test_each_command_is_run_by_a_test_or_by_ci():
             assert command == 'python -m mmravlt doctor'  # tests/test_doctor.py
 
 
-def test_each_link_into_the_repository_leads_somewhere():
-    links = [link for link in re.findall(r'\]\(([^)]+)\)', README) if '://' not in link]
-    assert len(links) >= 3
-    for link in links:
-        assert (ROOT / link).is_file(), link
+def anchors(page):
+    """The headings of a page as GitHub names them in links."""
+    headings = re.findall(r'^#+ (.+)$', FENCED.sub('', page.read_text()), re.M)
+    return {re.sub(r'[^\w -]', '', h.lower()).replace(' ', '-') for h in headings}
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_each_link_into_the_repository_leads_somewhere(page):
+    for link in re.findall(r'\]\(([^)]+)\)', FENCED.sub('', TEXTS[page])):
+        path, _, anchor = link.partition('#')
+        if '://' not in link:
+            target = (ROOT / page).parent / path if path else ROOT / page
+            assert target.is_file(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_leads_to_every_page():
+    assert {*PAGES} >= {f'docs/{path.name}' for path in ROOT.glob('docs/*.md')}
+    missing = [page for page in PAGES if f']({page})' not in TEXTS['README.md']]
+    assert missing == ['README.md']
+
+
+def test_tables_of_results_are_those_of_the_metafiles():
+    tables = runpy.run_path(str(ROOT / 'docs/update_tables.py'))
+    for page in tables['PAGES']:
+        assert tables['updated'](page) == TEXTS[page], 'python docs/update_tables.py'
 
 
 @pytest.mark.slow
@@ -142,7 +179,15 @@ def write_coco(folder):
 
 PYTHON_EXAMPLES = [block for language, block in BLOCKS if language == 'python']
 EXPORTS = [example for example in PYTHON_EXAMPLES if 'torch.onnx' in example]
-CONFIGS = [example for example in PYTHON_EXAMPLES if example not in EXPORTS]
+CONFIGS = [example for example in PYTHON_EXAMPLES if 'model = dict(' in example]
+SCRIPTS = [e for e in PYTHON_EXAMPLES if e not in EXPORTS and e not in CONFIGS]
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_scripts_print_what_their_comments_say(script, capsys):
+    exec(script, {})
+    comments = [line[2:] for line in script.splitlines() if line.startswith('# ')]
+    assert capsys.readouterr().out.splitlines() == comments
 
 
 @pytest.mark.parametrize('example', CONFIGS)
@@ -170,5 +215,5 @@ def test_export_examples_give_a_file_for_any_size(example, tmp_path, monkeypatch
 
 
 def test_examples_were_found():
-    assert (len(CONFIGS), len(EXPORTS)) == (2, 1)
+    assert (len(CONFIGS), len(EXPORTS), len(SCRIPTS)) == (2, 1, 1)
     assert len(COMMANDS) >= 12

@@ -273,8 +273,8 @@ def test_a_model_that_cannot_be_counted_is_named(name, message):
         measure(config_of('mmdet', name))
 
 
-def test_the_table_in_the_readme_is_what_the_tool_prints(monkeypatch, capsys):
-    text = (ROOT / 'README.md').read_text()
+def test_the_table_in_the_docs_is_what_the_tool_prints(monkeypatch, capsys):
+    text = (ROOT / 'docs/models.md').read_text()
     begin, end = '<!-- get_flops: begin -->\n', '<!-- get_flops: end -->'
     printed_then = text.split(begin)[1].split(end)[0].strip()
     names = list(read_table(printed_then))
