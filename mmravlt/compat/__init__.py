@@ -22,9 +22,9 @@ def install() -> None:
     for name in MINIMUM_VERSIONS:
         check_version(name)
 
-    from . import mmcv_ops, multimodal
+    from . import mmcv_ext, multimodal
 
-    mmcv_ops.install()
+    mmcv_ext.install()
     multimodal.install()
 
 
