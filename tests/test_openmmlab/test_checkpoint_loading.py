@@ -17,6 +17,7 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmravlt import checkpoint as safe
+from mmravlt.checkpoint.downloading import download
 from mmravlt.openmmlab import checkpoint_loading
 from mmravlt.openmmlab.checkpoint_loading import install
 
@@ -364,9 +365,7 @@ def test_safetensors_are_downloaded_whole_or_not_at_all(server, cache, cut):
     body = len(header).to_bytes(8, 'little') + header + bytes(4)
     server.files['/x.safetensors'], server.cut = body, cut
     if cut is None:
-        checkpoint_loading._download(
-            server.address + '/x.safetensors', str(cache / 'x.safetensors'), False
-        )
+        download(server.address + '/x.safetensors', str(cache / 'x.safetensors'), False)
         assert (cache / 'x.safetensors').read_bytes() == body
     else:
         refused(server, cache, '/x.safetensors', r'\d+ bytes arrived')

@@ -17,8 +17,8 @@ from torch import nn
 from mmravlt import config_path
 from mmravlt.checkpoint import CheckpointError, MissingPrefixError, WrongWeightsError
 from mmravlt.models import RAVLT, Backbone, L2ViT
-from mmravlt.openmmlab import weight_fitting
-from mmravlt.openmmlab.weight_fitting import needs_all_weights
+from mmravlt.openmmlab import weight_remapping
+from mmravlt.openmmlab.weight_remapping import needs_all_weights
 from tests.release_weights import (
     FILES,
     fill,
@@ -494,7 +494,7 @@ def test_models_without_a_ravlt_backbone_are_loaded_as_before(
 ):
     calls = []
     monkeypatch.setattr(
-        weight_fitting.load_state_dict,
+        weight_remapping.load_state_dict,
         'before_mmravlt',
         lambda *args: calls.append(args),
     )
@@ -507,7 +507,7 @@ def test_models_without_a_ravlt_backbone_are_loaded_as_before(
 def test_installing_again_keeps_the_original():
     before = mmengine_checkpoint.load_state_dict
     original = before.before_mmravlt
-    weight_fitting.install()
+    weight_remapping.install()
     assert mmengine_checkpoint.load_state_dict is before
     assert before.before_mmravlt is original is not before
 
