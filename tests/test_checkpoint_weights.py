@@ -1,5 +1,6 @@
 """What a file is, told from names and shapes; tensors have no values here."""
 
+import collections
 import logging
 import re
 
@@ -12,6 +13,7 @@ from mmravlt.checkpoint import (
     WrongWeightsError,
     read_contents,
     remap,
+    unwrap,
 )
 from mmravlt.models import RAVLT, L2ViT
 from tests.release_weights import (
@@ -98,6 +100,33 @@ def test_each_layout_is_recognised_and_gives_the_backbone(checkpoint, kind, layo
         n: s for n, s in backbone().items() if n in loaded
     }
     assert {name.split('.')[0] for name in report.new} <= {'extra_norms'}
+
+
+def test_release_gets_the_layout_of_mmengine():
+    weights = {'patch_embed.weight': torch.ones(1)}
+    release = {'model': weights, 'optimizer': {}, 'epoch': 3}
+    unwrapped = unwrap(release)
+    assert unwrapped == {'state_dict': weights}
+    assert unwrapped['state_dict'] is weights
+    assert unwrap(unwrapped) is unwrapped
+    assert set(release) == {'model', 'optimizer', 'epoch'}
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    [
+        {'state_dict': {}, 'meta': {}},
+        {'state_dict': {}, 'model': {}},
+        {'model': torch.ones(1)},
+        {'model.weight': torch.ones(1)},
+        collections.OrderedDict(weight=torch.ones(1)),
+        torch.ones(1),
+        {},
+    ],
+    ids=['mmengine', 'both', 'parameter', 'prefix', 'plain', 'tensor', 'empty'],
+)
+def test_other_layouts_are_left_alone(checkpoint):
+    assert unwrap(checkpoint) is checkpoint
 
 
 @pytest.mark.parametrize('family', ['classifier', 'mask_rcnn'])
