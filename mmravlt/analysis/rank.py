@@ -42,7 +42,7 @@ from mmravlt.custom_data.common import (
 )
 from mmravlt.models.layers import split_heads
 from mmravlt.openmmlab.device import adapt_to_device
-from mmravlt.openmmlab.weight_fitting import needs_all_weights
+from mmravlt.openmmlab.weight_remapping import needs_all_weights
 
 #: The matrices, by their names in tables, with those in figures.
 MATRICES = {'kv_buffer': 'KV buffer', 'output_features': 'output features'}
