@@ -4,7 +4,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from .models.backbones.ravlt import RAVLT
-from .models.backbones.ravlt_inference import RAVLTForInference
+from .models.inference import RAVLTForInference
 
 
 def optimize_for_inference(

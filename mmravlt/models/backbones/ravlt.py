@@ -331,14 +331,12 @@ class RAVLT(Backbone):
             tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
         """
         outputs = []
-        # In channels_last, heads are views and 1×1 convolutions run fastest.
-        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
+        below = self.patch_embed(x)
         for i, stage in enumerate(self.layers):
-            x = stage(x)
+            x = stage(below)
+            below = stage.downsample(x) if i + 1 < len(self.layers) else None
             if i in self.out_indices:
                 outputs.append(self.lay_out(self.extra_norms[str(i)](x)))
-            if i + 1 < len(self.layers):
-                x = stage.downsample(x)
         return tuple(outputs)
 
     def frozen_parts(self) -> Iterable[nn.Module]:

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -10,6 +11,7 @@ from mmravlt.ops.rala import check_kappa
 from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS
 
+from .folding import fold_layer_norm, fold_scale
 from .fused_conv import scaled_conv, split_conv, wide_depthwise_conv
 from .recompute import call_forgetting
 
@@ -166,6 +168,48 @@ class Attention(nn.Module):
         if self.with_cp is True:
             return project(mixed * gate)
         return call_forgetting(project, mixed * gate, torch.mul, mixed, gate)
+
+    def fold(self, norm: nn.Module, gamma: Tensor) -> 'Attention':
+        """An attention with a gate of weights, with its neighbours folded in.
+
+        Its :meth:`forward` computes the same with a norm without weights, and without a
+        layer scale. By rows, it is computed with :meth:`project_rows`, mixing, and
+        :meth:`finish_rows`.
+
+        Args:
+            norm (LayerNorm2d): normalisation before the attention; its weights are
+                folded into the first convolution.
+            gamma (Tensor): layer scale; it is folded into the last one.
+        """
+        folded = copy.deepcopy(self)
+        folded.with_cp = False
+        folded.qkvo = fold_layer_norm(norm.norm, self.qkvo)
+        folded.proj = fold_scale(gamma, self.proj)
+        return folded
+
+    def project_rows(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """From the ``first`` to before the ``last`` of queries, keys, values, gate.
+
+        Args:
+            x (Tensor): rows of the normalised map, shape (B, C, h, W).
+        """
+        some = slice(first * x.shape[1], last * x.shape[1])
+        y = F.conv2d(x, self.qkvo.weight[some], self.qkvo.bias[some])
+        return y.chunk(last - first, dim=1)
+
+    def finish_rows(
+        self, mixed: Tensor, v: Tensor, gate: Tensor, inner: slice
+    ) -> Tensor:
+        """What :meth:`forward` makes of mixed tokens, of some rows.
+
+        Args:
+            mixed (Tensor): result of the mixing, (B, heads, h * W, d).
+            v (Tensor): values with two more rows on either side, (B, C, h + 4, W).
+            gate (Tensor): shape (B, C, h, W).
+            inner (slice): the rows among those of v.
+        """
+        mixed = merge_heads(mixed, gate.shape[2:])
+        return self.proj(self.lepe(v)[:, :, inner].add_(mixed).mul_(gate))
 
 
 @ATTENTIONS.register_module('rala')

@@ -1,8 +1,10 @@
+import copy
 from functools import partial
 
 from torch import Tensor, nn
 
-from .fused_conv import residual_conv, scaled_conv
+from .folding import fold_layer_norm, fold_scale
+from .fused_conv import ResidualConv, residual_conv, scaled_conv
 from .gelu import GELU2d
 from .recompute import call_forgetting
 
@@ -48,6 +50,30 @@ class FFN(nn.Module):
         if self.with_cp == 'selective':
             return call_forgetting(project, self._activate(x), self._activate, x)
         return project(self._activate(x))
+
+    def fold(self, norm: nn.Module, gamma: Tensor) -> 'FFN':
+        """A network for :meth:`forward_rows`, which takes the place of forward.
+
+        Args:
+            norm (LayerNorm2d): normalisation before the network; its weights are folded
+                into the first convolution.
+            gamma (Tensor): layer scale; it is folded into the last one.
+        """
+        folded = copy.deepcopy(self)
+        folded.fc1 = fold_layer_norm(norm.norm, self.fc1)
+        folded.dwconv = ResidualConv(self.dwconv)
+        folded.fc2 = fold_scale(gamma, self.fc2)
+        return folded
+
+    def forward_rows(self, x: Tensor, norm: nn.Module, inner: slice) -> Tensor:
+        """What :meth:`forward` computes, of some rows, once folded.
+
+        Args:
+            x (Tensor): the rows with one more on either side, (B, C, h, W).
+            norm (nn.Module): normalisation without its weights.
+            inner (slice): the rows among those of x.
+        """
+        return self.fc2(self._activate(self.fc1(norm(x)))[:, :, inner])
 
     def _activate(self, x: Tensor) -> Tensor:
         mix = partial(residual_conv, self.dwconv)

@@ -7,6 +7,8 @@ convolution that somebody replaced, or hooked as pruning does, is called as it i
 then compute step by step.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,13 +43,34 @@ def residual_conv(conv: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Tensor: shape (B, C, H, W).
     """
+    if isinstance(conv, ResidualConv):
+        return conv(x)
     if not _can_fuse(conv, x):
         return x + conv(x)
-    taps = torch.zeros_like(conv.weight[:1])
+    weight = conv.weight + _identity(conv.weight)
+    return F.conv2d(x, weight, conv.bias, padding=conv.padding, groups=conv.groups)
+
+
+class ResidualConv(nn.Module):
+    """:func:`residual_conv` with the identity added to the weights once."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = copy.deepcopy(conv)
+        self.folded = copy.deepcopy(conv)
+        with torch.no_grad():
+            self.folded.weight += _identity(conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        return self.folded(x) if is_exact(x) else x + self.conv(x)
+
+
+def _identity(weight: Tensor) -> Tensor:
+    """The depthwise weights (1, 1, height, width) that change nothing."""
+    taps = torch.zeros_like(weight[:1])
     taps[..., taps.shape[-2] // 2, taps.shape[-1] // 2] = 1
-    return F.conv2d(
-        x, conv.weight + taps, conv.bias, padding=conv.padding, groups=conv.groups
-    )
+    return taps
 
 
 def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:

@@ -1,3 +1,5 @@
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,15 @@ class LayerNorm2d(nn.Module):
         if is_compiling():
             return _as_one_formula(self.norm, x)
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def without_affine(self) -> 'LayerNorm2d':
+        """The same but for weight and bias, which are ones and zeros.
+
+        Given none instead, PyTorch's takes up to eight times as long on a CPU.
+        """
+        plain = copy.deepcopy(self)
+        plain.norm.reset_parameters()
+        return plain
 
 
 class ChannelLayerNorm(nn.LayerNorm):
