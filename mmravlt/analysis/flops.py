@@ -254,7 +254,13 @@ class _Meter:
 
     def run(self, name: str, x: Tensor | tuple[Tensor, ...]) -> object:
         """Count the part at this path of the model and return its output."""
-        module = self.model.get_submodule(name)
+        try:
+            module = self.model.get_submodule(name)
+        except AttributeError:
+            raise FlopsError(
+                f'the {type(self.model).__name__} has no {name}, which is what is '
+                'counted here of models of its kind.'
+            ) from None
         try:
             y, layers, full = count_multiply_adds(lambda: module(x))
         except Exception as error:

@@ -12,7 +12,7 @@ MINIMUM_VERSIONS = {'torch': '2.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 
 
 def install() -> None:
-    """Check versions, and stand in for missing mmcv ops.
+    """Check versions, and stand in for missing mmcv ops and panopticapi.
 
     And leave out what of mmpretrain does not fit the installed transformers.
 
@@ -22,10 +22,11 @@ def install() -> None:
     for name in MINIMUM_VERSIONS:
         check_version(name)
 
-    from . import mmcv_ops, multimodal
+    from . import mmcv_ops, multimodal, panopticapi
 
     mmcv_ops.install()
     multimodal.install()
+    panopticapi.install()
 
 
 def check_version(name: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .base import DataError, Task, TaskError
 from .classification import CLASSIFICATION
 from .detection import DETECTION
+from .panoptic import PANOPTIC
 from .segmentation import SEGMENTATION
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 #: Where a library has several, the later ones are special cases.
-TASKS = (DETECTION, SEGMENTATION, CLASSIFICATION)
+TASKS = (DETECTION, SEGMENTATION, CLASSIFICATION, PANOPTIC)
 #: Packages that the tasks come from.
 LIBRARIES = tuple(dict.fromkeys(task.library for task in TASKS))
 

@@ -17,6 +17,12 @@ from .files import check_files, image_size, is_first_process
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+# Kinds of annotation files, by what their names start with, and what they hold.
+KINDS = dict(
+    instances='objects, for a detector such as Mask R-CNN',
+    panoptic='things and stuff, for a panoptic segmentor such as Panoptic FPN',
+)
+
 # What the tables of all kinds of annotation files must hold, and of which type.
 IMAGES = dict(id=int | str, file_name=str, height=Real, width=Real)
 CATEGORIES = dict(id=int | str, name=str)
@@ -112,7 +118,7 @@ def find_annotations(root: Path, kind: str, split: str) -> Path:
 
     Args:
         root (Path): the folder that holds ``annotations``.
-        kind (str): what its name starts with.
+        kind (str): a key of :data:`KINDS`.
         split (str): 'train' or 'val'.
 
     Raises:
@@ -120,6 +126,13 @@ def find_annotations(root: Path, kind: str, split: str) -> Path:
     """
     pattern = f'annotations/{kind}_{split}*.json'
     found = sorted(root.glob(pattern))
+    for other in KINDS.keys() - {kind} if not found else ():
+        for wrong in root.glob(f'annotations/{other}_{split}*.json'):
+            raise DataError(
+                f'{root} has {wrong.relative_to(root)}, which holds {KINDS[other]}; '
+                f'this config needs {pattern} ({KINDS[kind]}). Use a config of the '
+                'other kind, or add these annotations.'
+            )
     if len(found) != 1:
         names = ', '.join(path.name for path in found) or 'nothing'
         raise DataError(

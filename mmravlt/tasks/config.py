@@ -86,19 +86,28 @@ def set_num_classes(cfg: Config, count: int) -> None:
         )
     for head in heads:
         old, head['num_classes'] = head['num_classes'], count
-        for loss in dicts(head) if old != count else ():
-            weights = loss.get('class_weight')
-            if not isinstance(weights, (list, tuple)):
-                continue
-            if len(weights) not in (old, old + 1):  # a last one is of "no object"
-                continue
-            if len(set(weights[:old])) > 1:
-                raise DataError(
-                    f'--data: the {type_name(loss)} of this config weighs its {old} '
-                    f'classes one by one, but the data has {count}; inherit the '
-                    'config and set class_weight=None there.'
-                )
-            loss['class_weight'] = [weights[0]] * count + list(weights[old:])
+        set_class_weights(head, old, count)
+
+
+def set_class_weights(head: dict, old: int, count: int) -> None:
+    """Let the losses of a head weigh ``count`` classes, instead of ``old``, alike.
+
+    Raises:
+        DataError: if one weighs the classes of other data one by one.
+    """
+    for loss in dicts(head) if old != count else ():
+        weights = loss.get('class_weight')
+        if not isinstance(weights, (list, tuple)):
+            continue
+        if len(weights) not in (old, old + 1):  # a last one is of "no object"
+            continue
+        if len(set(weights[:old])) > 1:
+            raise DataError(
+                f'--data: the {type_name(loss)} of this config weighs its {old} '
+                f'classes one by one, but the data has {count}; inherit the '
+                'config and set class_weight=None there.'
+            )
+        loss['class_weight'] = [weights[0]] * count + list(weights[old:])
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
