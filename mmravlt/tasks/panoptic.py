@@ -222,7 +222,8 @@ def _check_map(map_dir: Path, image: dict, row: dict) -> None:
     ids = {r + 256 * g + 256**2 * b for _, (r, g, b) in colours} - {0}
     listed = [segment['id'] for segment in row['segments_info']]
     if len(listed) > len(set(listed)) or ids != set(listed):
-        odd = ids.symmetric_difference(listed) or {i for i in listed if i in ids}
+        twice = {i for i in listed if listed.count(i) > 1}
+        odd = ids.symmetric_difference(listed) or twice
         raise DataError(
             f'{path} and its segments_info must have the same ids, each once there; '
             f'{min(odd)} is not so.'
