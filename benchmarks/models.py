@@ -7,15 +7,14 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 import mmravlt  # (first: mmdet cannot be imported without its ops)
+from mmravlt import tasks
 from mmravlt.models import RAVLT
 
 from .errors import BenchmarkError
@@ -204,19 +203,20 @@ def read_model(path: str) -> Config:
     if not Path(path).is_file():
         raise BenchmarkError(f'there is no config file {path}.')
     cfg = Config.fromfile(path)
-    scope = cfg.get('default_scope')
-    if scope not in SAMPLES or 'backbone' not in cfg.get('model', {}):
+    try:
+        tasks.of(cfg)
+    except tasks.TaskError as error:
         raise BenchmarkError(
-            f'{path} describes no model with a backbone of {", ".join(SAMPLES)} '
-            f'(default_scope is {scope!r}).'
-        )
+            f'{path} describes no model known here: {error}.'
+        ) from None
+    if 'backbone' not in cfg.get('model', {}):
+        raise BenchmarkError(f'{path} describes no model with a backbone.')
     return cfg
 
 
 def default_size(cfg: Config) -> tuple[int, int]:
-    """Height and width at which the paper counts models of this library."""
-    sizes = dict(mmdet=(800, 1280), mmseg=(512, 2048), mmpretrain=(224, 224))
-    return sizes[cfg.default_scope]
+    """Height and width at which the paper counts models of this task."""
+    return tasks.of(cfg).image_size
 
 
 def build_model(path: str, backbone: str) -> nn.Module:
@@ -300,72 +300,16 @@ def model_step(
         condition (Condition): mode, device, batch.
     """
     torch.manual_seed(0)
-    scope = read_model(path).default_scope
+    task = tasks.of(read_model(path))
     model = build_model(path, backbone).to(condition.device)
     images = torch.randn(condition.batch, 3, *size, device=condition.device)
-    samples = [SAMPLES[scope](size).to(condition.device) for _ in images]
+    samples = [task.sample(size).to(condition.device) for _ in images]
 
     def run() -> object:
-        with DefaultScope.overwrite_default_scope(scope):
+        with DefaultScope.overwrite_default_scope(task.library):
             if condition.mode == 'infer':
                 return model(images, samples, mode='predict')
             losses = model(images, samples, mode='loss')
         return model.parse_losses(losses)[0]
 
     return module_step(model, run, condition)
-
-
-def _detection_sample(size: tuple[int, int]):
-    """Four objects, each a filled box."""
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-
-    height, width = size
-    sample = DetDataSample(metainfo=_meta(size))
-    corners = [(0.05 + 0.2 * i, 0.1 * i) for i in range(4)]
-    boxes = torch.tensor(
-        [[x * width, y * height, (x + 0.3) * width, (y + 0.5) * height]
-         for x, y in corners]
-    )  # fmt: skip
-    boxes[:, ::2].clamp_(max=width)
-    masks = np.zeros((len(boxes), height, width), np.uint8)
-    for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
-        mask[y0:y1, x0:x1] = 1
-    sample.gt_instances = InstanceData(
-        bboxes=boxes,
-        labels=torch.arange(len(boxes)),
-        masks=BitmapMasks(masks, height, width),
-    )
-    sample.ignored_instances = InstanceData(
-        bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
-    )
-    return sample
-
-
-def _segmentation_sample(size: tuple[int, int]):
-    """Two classes, left and right."""
-    from mmseg.structures import SegDataSample
-
-    labels = torch.zeros(1, *size, dtype=torch.long)
-    labels[..., size[1] // 2 :] = 1
-    sample = SegDataSample(metainfo=_meta(size))
-    sample.gt_sem_seg = PixelData(data=labels)
-    return sample
-
-
-def _classification_sample(size: tuple[int, int]):
-    from mmpretrain.structures import DataSample
-
-    return DataSample(metainfo=_meta(size)).set_gt_label(0)
-
-
-def _meta(size: tuple[int, int]) -> dict:
-    shapes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
-    return dict(dict.fromkeys(shapes, size), scale_factor=(1.0, 1.0), img_id=0)
-
-
-SAMPLES = dict(
-    mmdet=_detection_sample,
-    mmseg=_segmentation_sample,
-    mmpretrain=_classification_sample,
-)

@@ -12,16 +12,11 @@ from mmengine.registry import DATASETS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from . import tasks
 from .checkpoint import CheckpointError, load_file
-from .custom_data import DataError, use_custom_data
-from .custom_data.common import (
-    IMAGE_SUFFIXES,
-    dicts,
-    image_size,
-    innermost_dataset,
-    palette,
-)
 from .inference import optimize_for_inference
+from .tasks.config import dicts, innermost_dataset, palette
+from .tasks.files import IMAGE_SUFFIXES, image_size
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +28,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--data',
         metavar='DIR',
-        help='train and test on the data in this folder, with its classes. Detection: '
-        'COCO-style (annotations/instances_{train,val}*.json and image folders). '
-        'Segmentation: images/{train,val}, annotations/{train,val} (PNGs of class '
-        'indices, 255 is ignored) and classes.txt (a name per line), or a copy of '
-        'ADE20K. Classification: train/<class>/ and val/<class>/',
+        help='train and test on the data in this folder, with its classes. For '
+        + '. For '.join(f'{task.name}: {task.layout}' for task in tasks.TASKS),
     )
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (fp16)'
@@ -49,10 +41,16 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='how several processes were started',
     )
-    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead
     parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
+        '--local_rank', '--local-rank', action=_SetLocalRank, help=argparse.SUPPRESS
     )
+
+
+class _SetLocalRank(argparse.Action):
+    """What torch.distributed.launch passes becomes what torchrun sets instead."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        os.environ.setdefault('LOCAL_RANK', values)
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +123,7 @@ def find_images(places: list[str]) -> tuple[list[Path], list[str]]:
             try:
                 image_size(path)
                 found.append(path)
-            except DataError as error:
+            except tasks.DataError as error:
                 problems.append(str(error).removesuffix('.'))
     return list(dict.fromkeys(found)), problems
 
@@ -156,25 +154,40 @@ def name_classes(meta: dict, cfg: Config) -> dict:
     return dict(classes=classes, palette=list(map(tuple, colours)))
 
 
-def read_config(args: argparse.Namespace, training: bool) -> Config:
-    """Read the config that ``args`` names and apply the shared options.
+def read_config(
+    path: str, options: dict | None = None, data: str | None = None, training=False
+) -> Config:
+    """Read a config and change it as the command line says.
 
     Exits with one sentence if the config or the data folder cannot be used.
 
     Args:
-        args (Namespace): with ``config`` and the options added above.
+        path (str): of the config file.
+        options (dict | None): of ``--cfg-options``; they have the last word.
+        data (str | None): the folder of ``--data``.
+        training (bool): whether that must have training data.
+    """
+    if not Path(path).is_file():
+        raise SystemExit(f'error: there is no config file {path}')
+    cfg = Config.fromfile(path)
+    if data:
+        with exit_on(tasks.DataError):
+            tasks.use_custom_data(cfg, data, training)
+    if options:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
+def read_run_config(args: argparse.Namespace, training: bool) -> Config:
+    """Read the config of a training or a test.
+
+    Args:
+        args (Namespace): with ``config`` and the options of
+            :func:`add_common_arguments`.
         training (bool): whether ``--data`` must have training data.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise SystemExit(f'error: there is no config file {args.config}')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, args.cfg_options, args.data, training)
     cfg.launcher = args.launcher
-    if args.data:
-        with exit_on(DataError):
-            use_custom_data(cfg, args.data, training)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):

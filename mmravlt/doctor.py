@@ -15,19 +15,9 @@ from importlib import metadata
 
 from . import __version__, compat, openmmlab
 
-# Distributions that install into the same folder, by import name. Two of one
-# row overwrite each other's files without a word.
-DISTRIBUTIONS = {
+FOUNDATION = {
     'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
-    'mmdet': ('mmdet', 'onedl-mmdetection'),
-    'mmseg': ('mmsegmentation', 'onedl-mmsegmentation'),
-    'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
-}
-TASKS = {
-    'mmdet': 'detection and instance segmentation',
-    'mmseg': 'semantic segmentation',
-    'mmpretrain': 'classification',
 }
 FRESH = (
     'in a fresh environment and a checkout of mmravlt: pip install -c '
@@ -155,7 +145,7 @@ def _torchvision_ops() -> str:
 
 def _examine_foundation(report: Report) -> bool:
     """MMEngine and mmcv, which everything needs, and the bridges to torch."""
-    for rivals in DISTRIBUTIONS.values():
+    for rivals in _distributions().values():
         found = [f'{d} {v}' for d in rivals if (v := _distribution_version(d))]
         if len(found) > 1:
             names = ' '.join(entry.split()[0] for entry in found)
@@ -206,18 +196,19 @@ def _checkpoint_round_trip() -> str:
 
 
 def _examine_libraries(report: Report) -> None:
-    from . import config_path
+    from . import config_path, tasks
 
     works = []
-    for name, task in TASKS.items():
-        if not any(map(_distribution_version, DISTRIBUTIONS[name])) and not _found(
+    for name in tasks.LIBRARIES:
+        uses = ', '.join(task.name for task in tasks.TASKS if task.library == name)
+        if not any(map(_distribution_version, _distributions()[name])) and not _found(
             name
         ):
-            report.absent(f'{name} is not installed: no {task}')
-        elif report.attempt(f'{name} ({task})', lambda n=name: _build_in(n), FRESH):
+            report.absent(f'{name} is not installed: no {uses}')
+        elif report.attempt(f'{name} ({uses})', lambda n=name: _build_in(n), FRESH):
             works.append(name)
     if not works:
-        report.bad('none of mmdet, mmseg and mmpretrain works', FRESH)
+        report.bad(f'none of {", ".join(tasks.LIBRARIES)} works', FRESH)
     if 'mmpretrain' in works:
         _examine_multimodal(report)
     if 'mmdet' in works:
@@ -269,10 +260,21 @@ def _import(name: str) -> str:
     if name in compat.MINIMUM_VERSIONS:
         compat.check_version(name)
     module = importlib.import_module(name)
-    for distribution in DISTRIBUTIONS[name]:
+    for distribution in _distributions()[name]:
         if _distribution_version(distribution) == module.__version__:
             return f'{module.__version__} (distribution {distribution})'
     return module.__version__
+
+
+def _distributions() -> dict[str, tuple[str, ...]]:
+    """Distributions that install into the same folder, by import name.
+
+    Two of one row overwrite each other's files without a word.
+    """
+    from . import tasks  # which imports torch, whose absence is said first
+
+    libraries = {task.library: task.distributions for task in tasks.TASKS}
+    return FOUNDATION | libraries
 
 
 def _found(name: str) -> bool:

@@ -18,7 +18,7 @@ from torch import nn
 
 from mmravlt import optimize_for_inference
 from mmravlt.command_line import find_images, name_classes, optimized
-from mmravlt.custom_data import use_custom_data
+from mmravlt.tasks import use_custom_data
 
 from .golden_fill import filled
 from .test_tools import SCORES, TOOLS, run

@@ -1,5 +1,6 @@
-"""Small configs and data for end-to-end runs, one for each library."""
+"""Small configs and data for end-to-end runs, one for each task."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,13 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline), **loader)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline), **loader)
 test_dataloader = val_dataloader
 default_hooks = dict(logger=dict(interval=1))
+"""
+
+PANOPTIC = f"""{DETECTION.replace('mask_rcnn', 'panoptic_fpn')}
+model['semantic_head'] = dict(
+    in_channels=16, inner_channels=8, norm_cfg=dict(num_groups=4))
+model['test_cfg'].update(
+    rcnn=dict(score_thr=0.05), panoptic=dict(stuff_area_limit=1))
 """
 
 COMMON = """
@@ -125,3 +133,60 @@ def write_project(folder: Path, library: str) -> None:
         for name, pixels in places.items():
             (data / name).parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(data / name), pixels)
+
+
+STUFF = ('sky', 'floor')
+
+
+def write_panoptic_shapes(folder: Path, size: int = 64) -> None:
+    """Coloured shapes, 4 to train and 2 to validate on, as COCO's panoptic data.
+
+    The upper half of what is no shape is sky, the lower half floor; one row of pixels
+    between them belongs to nothing.
+    """
+    write_shapes(folder, num_train=4, num_val=2, size=size)
+    for split in ('train', 'val'):
+        add_panoptic(folder, split, STUFF)
+
+
+def add_panoptic(folder: Path, split: str, stuff: tuple[str, str]) -> None:
+    """Turn a split's instance annotations into panoptic ones."""
+    source = folder / f'annotations/instances_{split}.json'
+    content = json.loads(source.read_text())
+    source.unlink()
+    names = [category['name'] for category in content['categories']]
+    categories = [
+        dict(id=10 * (i + 1), name=name, isthing=int(i < len(names)))
+        for i, name in enumerate([*names, *stuff])
+    ]
+    numbers = {c['id']: 10 * (i + 1) for i, c in enumerate(content['categories'])}
+    maps = folder / f'annotations/panoptic_{split}'
+    maps.mkdir()
+    rows = []
+    for image in content['images']:
+        ids = np.zeros((image['height'], image['width']), np.int32)
+        middle = len(ids) // 2
+        ids[:middle], ids[middle + 1 :] = 255, 256
+        kinds = {255: 10 * (len(names) + 1), 256: 10 * (len(names) + 2)}
+        for number, row in enumerate(content['annotations']):
+            if row['image_id'] == image['id']:
+                mine = 70_000 + 300 * number
+                kinds[mine] = numbers[row['category_id']]
+                for polygon in row['segmentation']:
+                    points = np.array(polygon).reshape(-1, 2).round().astype(np.int32)
+                    cv2.fillPoly(ids, [points], mine)
+        segments = []
+        for i in np.unique(ids[ids > 0]).tolist():
+            y, x = np.nonzero(ids == i)
+            low, high = (int(x.min()), int(y.min())), (int(x.max()), int(y.max()))
+            box = [*low, high[0] - low[0] + 1, high[1] - low[1] + 1]
+            segments.append(
+                dict(id=i, category_id=kinds[i], bbox=box, area=len(x), iscrowd=0)
+            )
+        name = Path(image['file_name']).stem + '.png'
+        bgr = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], axis=-1)
+        cv2.imwrite(str(maps / name), bgr.astype(np.uint8))
+        row = dict(image_id=image['id'], file_name=name, segments_info=segments)
+        rows.append(row)
+    content = dict(images=content['images'], annotations=rows, categories=categories)
+    source.with_name(f'panoptic_{split}.json').write_text(json.dumps(content))

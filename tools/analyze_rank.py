@@ -106,8 +106,6 @@ def parse_args() -> argparse.Namespace:
         '--device', type=existing_device, help='such as cpu or cuda:1; a GPU by default'
     )
     add_cfg_options(parser)
-    # what read_config knows of other tools
-    parser.set_defaults(data=None, work_dir=None, launcher='none', local_rank=0)
     args = parser.parse_args()
     args.models = pairs(args.models, parser)
     return args
@@ -134,8 +132,7 @@ def main() -> None:
         paths = choose_images(Path(args.images), args.num_images)
     models = []
     for config, checkpoint in args.models:
-        args.config = config
-        cfg = read_config(args, training=False)
+        cfg = read_config(config, args.cfg_options)
         if not cfg.get('test_dataloader') or not cfg.get('default_scope'):
             raise SystemExit(
                 f'error: {config} must have a test_dataloader, which prepares images, '

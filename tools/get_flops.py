@@ -8,6 +8,7 @@ import argparse
 from mmengine.logging import MMLogger
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
+from mmravlt import tasks
 from mmravlt.analysis.flops import (
     FlopsError,
     measure,
@@ -35,6 +36,10 @@ def side(text: str) -> int:
 
 
 def parse_args() -> argparse.Namespace:
+    sizes = ', '.join(
+        f'{task.image_size[0]} {task.image_size[1]} for {task.name}'
+        for task in tasks.TASKS
+    )
     parser = argparse.ArgumentParser(description='Print parameters and FLOPs')
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files')
     parser.add_argument(
@@ -42,8 +47,7 @@ def parse_args() -> argparse.Namespace:
         nargs=2,
         type=side,
         metavar=('H', 'W'),
-        help='size of the image; as in the paper by default: 800 1280 for a detector, '
-        '512 2048 for a segmentor, 224 224 for a classifier',
+        help=f'size of the image; as in the paper by default: {sizes}',
     )
     parser.add_argument(
         '--table',
@@ -51,8 +55,6 @@ def parse_args() -> argparse.Namespace:
         help='one Markdown table with a line for each config, instead of its parts',
     )
     add_cfg_options(parser)
-    # what read_config knows of other tools
-    parser.set_defaults(data=None, work_dir=None, launcher='none', local_rank=0)
     return parser.parse_args()
 
 
@@ -62,8 +64,7 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('WARNING')
     rows = []
     for path in args.configs:
-        args.config = path
-        cfg = read_config(args, training=False)
+        cfg = read_config(path, args.cfg_options)
         try:
             costs = measure(cfg, args.shape)
             if args.table:

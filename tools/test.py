@@ -8,20 +8,20 @@ import copy
 import os
 
 from mmengine.config import Config
-from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
+from mmravlt import tasks
 from mmravlt.command_line import (
     add_common_arguments,
     add_optimize,
     build_runner,
+    exit_on,
     exit_on_missing_files,
     optimized,
-    read_config,
+    read_run_config,
 )
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
 from mmravlt.openmmlab.weight_remapping import needs_all_weights
@@ -47,38 +47,10 @@ def parse_args() -> argparse.Namespace:
 
 def draw_predictions(cfg: Config, folder: str) -> None:
     """Turn on the library's own visualisation hook, which writes to ``folder``."""
-    hook = cfg.get('default_hooks', {}).get('visualization')
-    if not hook:
+    if not cfg.get('default_hooks', {}).get('visualization'):
         raise SystemExit('error: --show-dir needs default_hooks.visualization')
-    folder = os.path.abspath(folder)
-    scope = cfg.get('default_scope')
-    if scope == 'mmdet':
-        hook.update(draw=True, test_out_dir=folder)
-    elif scope == 'mmseg':
-        hook.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = folder
-    elif scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=folder, interval=1)
-    else:
-        raise SystemExit(f'error: --show-dir does not know default_scope {scope!r}')
-
-
-class DumpSegResults(DumpResults):
-    """Dumps class maps without the scores of all classes, 100 times their size."""
-
-    def process(self, data_batch: dict, predictions: list[dict]) -> None:
-        kept = [
-            {key: value for key, value in sample.items() if key != 'seg_logits'}
-            for sample in predictions
-        ]
-        super().process(data_batch, kept)
-
-
-def kind_of_dump(scope: str) -> type[DumpResults]:
-    """The metric that writes the predictions of a library to a file."""
-    if scope == 'mmdet':  # its own kind writes masks run-length encoded
-        return METRICS.get('mmdet.DumpDetResults')
-    return DumpSegResults if scope == 'mmseg' else DumpResults
+    with exit_on(tasks.TaskError):
+        tasks.of(cfg).draw_tests(cfg, os.path.abspath(folder))
 
 
 class CompareClasses(Hook):
@@ -116,7 +88,7 @@ class Optimize(Hook):
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args, training=False)
+    cfg = read_run_config(args, training=False)
     cfg.load_from = args.checkpoint
     # Or mmseg would open the training data to draw predictions.
     cfg.train_dataloader = cfg.train_cfg = None
@@ -132,8 +104,9 @@ def main() -> None:
         if args.optimize:
             runner.register_hook(Optimize())
         if args.out:
-            dump = kind_of_dump(cfg.get('default_scope'))(out_file_path=args.out)
-            runner.test_evaluator.metrics.append(dump)
+            with exit_on(tasks.TaskError):
+                dump_metric = tasks.of(cfg).dump_metric()
+            runner.test_evaluator.metrics.append(dump_metric(out_file_path=args.out))
         runner.test()
     leave_gloo()
 

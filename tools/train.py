@@ -13,7 +13,7 @@ from mmravlt.command_line import (
     check_resumable,
     exit_on,
     exit_on_missing_files,
-    read_config,
+    read_run_config,
 )
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
 
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args, training=True)
+    cfg = read_run_config(args, training=True)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-NUM_PROPOSALS = 1000  # for each box head
-NUM_MASKS = 100  # for each mask head
+from mmravlt.tasks import TASKS, Task, TaskError
 
 _aten = torch.ops.aten
 # Products of a tensor with a weight; those of two computed tensors are batched.
@@ -119,8 +118,7 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> list[Cost]:
     Args:
         cfg (Config): of mmdet, mmseg or mmpretrain.
         shape (tuple[int, int] | None): height and width of the image in
-            pixels. None takes the paper's: 800×1280 for a detector, 512×2048
-            for a segmentor, 224×224 for a classifier.
+            pixels. None takes the paper's, the ``image_size`` of the task.
 
     Returns:
         list[Cost]: the parts in the order in which they run.
@@ -130,15 +128,18 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> list[Cost]:
             known here, or does not run at this size.
     """
     model = _build_on_meta(cfg)
-    kind = _kind(model)
-    height, width = shape or kind.shape
+    task, run_heads = _kind(model)
+    height, width = shape or task.image_size
     channels = cfg.model.backbone.get('in_channels', 3)
     with torch.device('meta'):
         meter = _Meter(model, (height, width))
         features = meter.run('backbone', torch.empty(1, channels, height, width))
         if getattr(model, 'neck', None) is not None:
             features = meter.run('neck', features)
-        kind.run_heads(meter, features)
+        try:
+            run_heads(meter, features)
+        except TaskError as error:
+            raise FlopsError(str(error)) from None
     forgotten = {
         name.partition('.')[0]
         for name, parameter in model.named_parameters()
@@ -253,7 +254,13 @@ class _Meter:
 
     def run(self, name: str, x: Tensor | tuple[Tensor, ...]) -> object:
         """Count the part at this path of the model and return its output."""
-        module = self.model.get_submodule(name)
+        try:
+            module = self.model.get_submodule(name)
+        except AttributeError:
+            raise FlopsError(
+                f'the {type(self.model).__name__} has no {name}, which is what is '
+                'counted here of models of its kind.'
+            ) from None
         try:
             y, layers, full = count_multiply_adds(lambda: module(x))
         except Exception as error:
@@ -276,72 +283,17 @@ class _Meter:
         return sum(parameter.numel() for parameter in new)
 
 
-def _run_single_stage(meter: _Meter, features: tuple[Tensor, ...]) -> None:
-    meter.run('bbox_head', features)
+def _kind(model: nn.Module) -> tuple[Task, Callable]:
+    """The task of a model, and what runs its heads, by the names of its classes.
 
-
-def _run_two_stage(meter: _Meter, features: tuple[Tensor, ...]) -> None:
-    """RPN and RoI heads, these on features of the shape that RoIAlign gives."""
-    model = meter.model
-    if model.with_rpn:
-        meter.run('rpn_head', features)
-    roi_head = model.roi_head
-    if type(roi_head).__name__ not in ('StandardRoIHead', 'CascadeRoIHead'):
-        raise FlopsError(
-            f'the RoI head is a {type(roi_head).__name__}; StandardRoIHead and '
-            'CascadeRoIHead are counted here.'
-        )
-    for kind, number in (('bbox', NUM_PROPOSALS), ('mask', NUM_MASKS)):
-        if not getattr(roi_head, f'with_{kind}'):
-            continue
-        heads = getattr(roi_head, f'{kind}_head')
-        extractors = getattr(roi_head, f'{kind}_roi_extractor')
-        path = f'roi_head.{kind}_head'
-        if isinstance(heads, nn.ModuleList):
-            names = [f'{path}.{i}' for i in range(len(heads))]
-        else:
-            names, extractors = [path], [extractors]
-        for name, extractor in zip(names, extractors, strict=True):
-            size = extractor.roi_layers[0].output_size
-            regions = torch.empty(number, extractor.out_channels, *size)
-            if roi_head.with_shared_head:
-                regions = meter.run('roi_head.shared_head', regions)
-            meter.run(name, regions)
-
-
-def _run_segmentor(meter: _Meter, features: tuple[Tensor, ...]) -> None:
-    meter.run('decode_head', features)
-    if meter.model.with_auxiliary_head:
-        meter.skip('auxiliary_head')
-
-
-def _run_classifier(meter: _Meter, features: tuple[Tensor, ...]) -> None:
-    if meter.model.with_head:
-        meter.run('head', features)
-
-
-@dataclass(frozen=True)
-class _Kind:
-    package: str
-    shape: tuple[int, int]  # of the paper's FLOPs
-    run_heads: Callable[[_Meter, tuple[Tensor, ...]], None]
-
-
-# By base class, so that no library is imported that the config does not use.
-_KINDS = {
-    'SingleStageDetector': _Kind('mmdet', (800, 1280), _run_single_stage),
-    'TwoStageDetector': _Kind('mmdet', (800, 1280), _run_two_stage),
-    'EncoderDecoder': _Kind('mmseg', (512, 2048), _run_segmentor),
-    'ImageClassifier': _Kind('mmpretrain', (224, 224), _run_classifier),
-}
-
-
-def _kind(model: nn.Module) -> _Kind:
+    By names, so that no library is imported that the config does not use.
+    """
+    known = {name: (task, run) for task in TASKS for name, run in task.heads.items()}
     for base in type(model).__mro__:
-        if base.__name__ in _KINDS:
-            return _KINDS[base.__name__]
-    known = ', '.join(f'{name} ({kind.package})' for name, kind in _KINDS.items())
+        if base.__name__ in known:
+            return known[base.__name__]
+    names = ', '.join(f'{name} ({task.library})' for name, (task, _) in known.items())
     raise FlopsError(
         f'the model is a {type(model).__name__}; models of these kinds are counted '
-        f'here: {known}.'
+        f'here: {names}.'
     )

@@ -30,19 +30,12 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmravlt.custom_data.common import (
-    IMAGE_SUFFIXES,
-    DataError,
-    dicts,
-    image_size,
-    innermost_dataset,
-    list_files,
-    need_folder,
-    type_name,
-)
 from mmravlt.models.layers import split_heads
 from mmravlt.openmmlab.device import adapt_to_device
 from mmravlt.openmmlab.weight_remapping import needs_all_weights
+from mmravlt.tasks import DataError
+from mmravlt.tasks.config import dicts, innermost_dataset, type_name
+from mmravlt.tasks.files import IMAGE_SUFFIXES, image_size, list_files, need_folder
 
 #: The matrices, by their names in tables, with those in figures.
 MATRICES = {'kv_buffer': 'KV buffer', 'output_features': 'output features'}

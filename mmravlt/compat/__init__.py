@@ -10,7 +10,7 @@ from importlib import import_module
 from packaging.version import Version
 
 #: The modules of this folder, any of which may be left out.
-PATCHES = ('mmcv_ext', 'multimodal', 'torch_load')
+PATCHES = ('mmcv_ext', 'multimodal', 'panopticapi', 'torch_load')
 
 MINIMUM_VERSIONS = {'torch': '2.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 

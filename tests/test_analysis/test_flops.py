@@ -25,6 +25,7 @@ from ..test_model_index import MODELS
 
 ROOT = Path(mmravlt.__file__).parents[1]
 LEAVES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/mm*/*ravlt_*.py'))
+OF_THE_PAPER = [leaf for leaf in LEAVES if 'panoptic' not in leaf]
 
 # Tables 3 to 7 of the paper: parameters (M), FLOPs (G).
 # fmt: off
@@ -64,7 +65,7 @@ def read(leaf):
 
 
 def test_every_model_of_the_paper_has_a_leaf():
-    assert {split(leaf) for leaf in LEAVES} == {
+    assert {split(leaf) for leaf in OF_THE_PAPER} == {
         (kind, arch) for kind, sizes in PAPER.items() for arch in sizes
     }
 
@@ -72,10 +73,11 @@ def test_every_model_of_the_paper_has_a_leaf():
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_sizes_and_costs_are_those_of_the_paper_and_of_the_model_index(leaf):
     kind, arch = split(leaf)
-    params, flops = PAPER[kind][arch]
     whole = total(measure(read(leaf)))
-    assert whole.params / 1e6 == pytest.approx(params, abs=0.6)
-    assert whole.layers / 1e9 == pytest.approx(flops, rel=0.007 if kind else 0.025)
+    if leaf in OF_THE_PAPER:
+        params, flops = PAPER[kind][arch]
+        assert whole.params / 1e6 == pytest.approx(params, abs=0.6)
+        assert whole.layers / 1e9 == pytest.approx(flops, rel=0.007 if kind else 0.025)
     metadata = MODELS[Path(leaf).stem].metadata
     assert (metadata.parameters, metadata.flops) == (whole.params, whole.layers)
 
@@ -238,6 +240,7 @@ def config_of(library, text):
     'library,name,params,flops',
     [
         ('mmdet', 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 48, 267),
+        ('mmdet', 'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py', 46.03, 289),
         ('mmpretrain', 'resnet/resnet50_8xb32_in1k.py', 25.56, 4.12),
     ],
 )
@@ -263,8 +266,8 @@ def test_a_head_shared_between_regions_is_a_part():
         ('dino/dino-4scale_r50_8xb2-12e_coco.py', 'the model is a DINO; models of'),
         ('htc/htc_r50_fpn_1x_coco.py', 'the RoI head is a HybridTaskCascadeRoIHead'),
         (
-            'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
-            'the PanopticFPN has parts that are not counted here: semantic_head.$',
+            'mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
+            'the Mask2Former has no bbox_head, which is what is counted here',
         ),
     ],
 )
@@ -280,4 +283,4 @@ def test_the_table_in_the_docs_is_what_the_tool_prints(monkeypatch, capsys):
     names = list(read_table(printed_then))
     run_tool(monkeypatch, '--table', *names)
     assert capsys.readouterr().out.strip() == printed_then
-    assert {split(name) for name in names} == {split(leaf) for leaf in LEAVES}
+    assert {split(name) for name in names} == {split(leaf) for leaf in OF_THE_PAPER}

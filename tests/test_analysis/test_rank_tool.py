@@ -25,7 +25,7 @@ from mmravlt.analysis.rank import (
     read_images,
     table,
 )
-from mmravlt.custom_data.common import DataError
+from mmravlt.tasks import DataError
 
 from ..release_weights import released_file
 from ..test_tools import TOOLS
@@ -99,7 +99,7 @@ def test_images_are_prepared_as_for_testing(project, monkeypatch):
     monkeypatch.chdir(folder)
     cfg = Config.fromfile('config.py')
     if library == 'mmdet':
-        from mmravlt.custom_data import use_custom_data
+        from mmravlt.tasks import use_custom_data
 
         use_custom_data(cfg, 'data', training=False)
     model = build_model(cfg, None)

@@ -29,21 +29,24 @@ MASK_3X = [
 ]
 CASCADE = [f'mmdet/cascade_mask_rcnn_ravlt_{arch}_3x' for arch in 'sbl']
 LEAVES = RETINANET + MASK_1X + MASK_3X + CASCADE
+# Of no paper: mmdet's model and schedule, the optimiser of Mask R-CNN with RAVLT
+PANOPTIC = [f'mmdet/panoptic_fpn_ravlt_{arch}_1x' for arch in 'ts']
 FIXED_SIZE = RAVLT_RETINANET + RAVLT_MASK_1X
 
 
 def test_every_leaf_is_covered():
     folder = Path(config_path('mmdet/mask_rcnn_ravlt_t_1x.py')).parent
-    assert sorted(LEAVES) == sorted(f'mmdet/{p.stem}' for p in folder.glob('*.py'))
+    covered = LEAVES + PANOPTIC
+    assert sorted(covered) == sorted(f'mmdet/{p.stem}' for p in folder.glob('*.py'))
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
+@pytest.mark.parametrize('leaf', LEAVES + PANOPTIC)
 def test_model_has_the_backbone_that_the_name_says(leaf):
     cfg = read(leaf)
     model = build(cfg)
     assert_backbone(leaf, cfg, model)
-    detector = dict(r='RetinaNet', m='MaskRCNN', c='CascadeRCNN')[leaf[len('mmdet/')]]
-    assert type(model).__name__ == detector
+    detectors = dict(r='RetinaNet', m='MaskRCNN', c='CascadeRCNN', p='PanopticFPN')
+    assert type(model).__name__ == detectors[leaf[len('mmdet/')]]
     preprocessor = model.data_preprocessor
     assert preprocessor._channel_conversion
     assert preprocessor.mean.shape == (3, 1, 1)
@@ -84,7 +87,7 @@ def test_cascade_has_convolutional_box_heads_with_their_losses(leaf):
     assert ious == [0.5, 0.6, 0.7]
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
+@pytest.mark.parametrize('leaf', LEAVES + PANOPTIC)
 def test_ravlt_trains_in_fp16_and_l2vit_in_float32_without_gradient_clipping(leaf):
     wrapper = read(leaf).optim_wrapper
     assert wrapper.type == ('OptimWrapper' if is_l2vit(leaf) else 'AmpOptimWrapper')
@@ -93,7 +96,7 @@ def test_ravlt_trains_in_fp16_and_l2vit_in_float32_without_gradient_clipping(lea
     assert 'clip_grad' not in wrapper
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
+@pytest.mark.parametrize('leaf', LEAVES + PANOPTIC)
 def test_optimizer_decays_what_the_release_decays(leaf):
     cfg = read(leaf)
     optimizer, settings = build_optimizer(cfg)
@@ -112,7 +115,7 @@ def test_optimizer_decays_what_the_release_decays(leaf):
         assert group['weight_decay'] == (0 if name in free else decay), name
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
+@pytest.mark.parametrize('leaf', LEAVES + PANOPTIC)
 def test_learning_rate_warms_up_500_iterations_and_drops_twice(leaf):
     cfg = read(leaf)
     epochs, *drops = (12, 8, 11) if leaf.endswith('1x') else (36, 27, 33)
@@ -128,7 +131,7 @@ def test_learning_rate_warms_up_500_iterations_and_drops_twice(leaf):
     assert rates[second] == rates[-1] == pytest.approx(1e-6)
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
+@pytest.mark.parametrize('leaf', LEAVES + PANOPTIC)
 def test_batch_is_16_images_on_8_gpus_except_for_mask_rcnn_large_3x(leaf):
     per_gpu = 1 if leaf == 'mmdet/mask_rcnn_ravlt_l_3x' else 2
     cfg = read(leaf)

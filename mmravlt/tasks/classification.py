@@ -1,24 +1,27 @@
-"""Folders with one subfolder of images per class, for mmpretrain."""
+"""Classification, with mmpretrain: folders with one subfolder of images per class."""
+
+from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
+from torch import Tensor
 
-from .common import (
+from .base import DataError, Prediction, Task, sample_meta
+from .config import dicts, replace_dataset, set_num_classes, type_name, used_datasets
+from .files import (
     IMAGE_SUFFIXES,
-    DataError,
     check_files,
-    dicts,
     image_size,
     is_first_process,
     list_files,
     need_folder,
-    replace_dataset,
-    set_num_classes,
-    type_name,
-    used_datasets,
 )
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def use_classification_data(cfg: Config, root: Path, training: bool) -> None:
@@ -165,3 +168,63 @@ def _at_most(topk: int | tuple[int, ...], count: int) -> int | tuple[int, ...]:
     if isinstance(topk, int):
         return topk if topk <= count else 1
     return tuple(k for k in topk if k <= count) or (1,)
+
+
+def build_inferencer(cfg: Config, device: str):
+    """mmpretrain's inferencer."""
+    from mmpretrain.apis import ImageClassificationInferencer
+    from mmpretrain.utils import progress
+
+    progress.disable_progress_bar = True
+    return ImageClassificationInferencer(cfg, device=device, pretrained=False)
+
+
+def predict(inferencer, image: Path, score_thr: float) -> Prediction:
+    """The class of an image, and the scores of all classes."""
+    side = max(224, min(image_size(image)))  # or its text is too small
+    with tempfile.TemporaryDirectory() as unused:  # or it would not draw
+        (found,) = inferencer(str(image), show_dir=unused, resize=side)
+    found['pred_scores'] = found['pred_scores'].tolist()
+    return Prediction(found, inferencer.visualizer.get_image())
+
+
+def draw_tests(cfg: Config, folder: str) -> None:
+    """Let mmpretrain's visualisation hook draw into a folder."""
+    hook = cfg.default_hooks.visualization
+    hook.update(enable=True, out_dir=folder, interval=1)
+
+
+def dump_metric() -> type:
+    """MMEngine's dump of whole predictions."""
+    from mmengine.evaluator import DumpResults
+
+    return DumpResults
+
+
+def run_head(meter, features: tuple[Tensor, ...]) -> None:
+    """The head of a classifier."""
+    if meter.model.with_head:
+        meter.run('head', features)
+
+
+def make_sample(size: tuple[int, int]):
+    """A data sample of the first class."""
+    from mmpretrain.structures import DataSample
+
+    return DataSample(metainfo=sample_meta(size)).set_gt_label(0)
+
+
+CLASSIFICATION = Task(
+    name='classification',
+    library='mmpretrain',
+    distributions=('mmpretrain', 'onedl-mmpretrain'),
+    layout='train/<class>/ and val/<class>/',
+    use_data=use_classification_data,
+    build_inferencer=build_inferencer,
+    predict=predict,
+    draw_tests=draw_tests,
+    dump_metric=dump_metric,
+    image_size=(224, 224),
+    heads=dict(ImageClassifier=run_head),
+    sample=make_sample,
+)

@@ -15,9 +15,9 @@ from PIL import Image
 
 import mmravlt
 from mmravlt import config_path
-from mmravlt.custom_data import DataError, use_custom_data
+from mmravlt.tasks import DataError, use_custom_data
 
-from .tiny import CLASSIFICATION
+from ..tiny import CLASSIFICATION
 
 CLASSES = ('Ant', 'bee', 'cat')  # as Python sorts them
 TOOLS = Path(mmravlt.__file__).parents[1] / 'tools'

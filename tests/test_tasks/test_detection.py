@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from demo.shapes import write_shapes
 from mmravlt import config_path
-from mmravlt.custom_data import DataError, use_custom_data
+from mmravlt.tasks import DataError, use_custom_data
 
 
 def mask_rcnn():

@@ -15,10 +15,10 @@ from PIL import Image
 
 import mmravlt
 from mmravlt import config_path
-from mmravlt.custom_data import DataError, use_custom_data
-from mmravlt.custom_data.common import image_size
+from mmravlt.tasks import DataError, use_custom_data
+from mmravlt.tasks.files import image_size
 
-from .tiny import SEGMENTATION
+from ..tiny import SEGMENTATION
 
 CLASSES = ('road', 'tree', 'sky')
 TOOLS = Path(mmravlt.__file__).parents[1] / 'tools'

@@ -1,28 +1,37 @@
-"""Folders of images and maps of class indices, for mmseg."""
+"""Semantic segmentation, with mmseg: folders of images and maps of class indices."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mmengine.config import Config
+import torch
 from PIL import Image
+from torch import Tensor
 
-from .common import (
-    IMAGE_SUFFIXES,
-    DataError,
-    check_files,
+from .base import DataError, Prediction, Task, sample_meta
+from .config import (
     dicts,
-    image_size,
-    is_first_process,
-    list_files,
-    need_folder,
     palette,
     replace_dataset,
     set_num_classes,
     type_name,
-    unreadable,
     used_datasets,
 )
+from .files import (
+    IMAGE_SUFFIXES,
+    check_files,
+    image_size,
+    is_first_process,
+    list_files,
+    need_folder,
+    unreadable,
+)
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 IGNORED = 255  # what mmseg takes for pixels of no class
 
@@ -302,3 +311,79 @@ def _check_pair(image: Path, label_map: Path, layout: Layout) -> set[int]:
             'add a class to classes.txt if it lacks one.'
         )
     return values
+
+
+def build_inferencer(cfg: Config, device: str):
+    """mmseg's inferencer."""
+    from mmseg.apis import MMSegInferencer
+
+    return MMSegInferencer(cfg, device=device)
+
+
+def predict(inferencer, image: Path, score_thr: float) -> Prediction:
+    """The class of each pixel, and each class's share of the image."""
+    names = inferencer.classes
+    done = inferencer(str(image), return_vis=True)
+    class_map = done['predictions']
+    labels, counts = np.unique(class_map, return_counts=True)
+    found = dict(labels=labels.tolist(), shares=(counts / counts.sum()).tolist())
+    found['classes'] = [names[label] for label in labels]
+    kind = np.uint8 if len(names) <= 256 else np.uint16
+    return Prediction(found, done['visualization'], class_map.astype(kind))
+
+
+def draw_tests(cfg: Config, folder: str) -> None:
+    """Let mmseg's visualisation hook draw into a folder."""
+    cfg.default_hooks.visualization.update(draw=True, interval=1)
+    cfg.visualizer.save_dir = folder
+
+
+def dump_metric() -> type:
+    """A dump of class maps without the scores of all classes, 100 times their size."""
+    from mmengine.evaluator import DumpResults
+
+    class DumpSegResults(DumpResults):
+        def process(self, data_batch: dict, predictions: list[dict]) -> None:
+            kept = [
+                {key: value for key, value in sample.items() if key != 'seg_logits'}
+                for sample in predictions
+            ]
+            super().process(data_batch, kept)
+
+    return DumpSegResults
+
+
+def run_heads(meter, features: tuple[Tensor, ...]) -> None:
+    """The decode head of a segmentor; an auxiliary one runs in training only."""
+    meter.run('decode_head', features)
+    if meter.model.with_auxiliary_head:
+        meter.skip('auxiliary_head')
+
+
+def make_sample(size: tuple[int, int]):
+    """A data sample with two classes, left and right."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    labels = torch.zeros(1, *size, dtype=torch.long)
+    labels[..., size[1] // 2 :] = 1
+    sample = SegDataSample(metainfo=sample_meta(size))
+    sample.gt_sem_seg = PixelData(data=labels)
+    return sample
+
+
+SEGMENTATION = Task(
+    name='semantic segmentation',
+    library='mmseg',
+    distributions=('mmsegmentation', 'onedl-mmsegmentation'),
+    layout='images/{train,val}, annotations/{train,val} (PNGs of class indices, 255 '
+    'is ignored) and classes.txt (a name per line), or a copy of ADE20K',
+    use_data=use_segmentation_data,
+    build_inferencer=build_inferencer,
+    predict=predict,
+    draw_tests=draw_tests,
+    dump_metric=dump_metric,
+    image_size=(512, 2048),
+    heads=dict(EncoderDecoder=run_heads),
+    sample=make_sample,
+)

@@ -1,0 +1,117 @@
+"""Datasets, heads and classes in configs, as all tasks change them."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .base import DataError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+# What stays of a dataset when the data behind it is replaced.
+KEPT_OF_A_DATASET = (
+    *('_scope_', 'pipeline', 'test_mode', 'indices', 'max_refetch'),
+    *('serialize_data', 'lazy_init'),
+)
+
+
+def dicts(node) -> Iterator[dict]:
+    """All dicts in a nest of dicts and lists."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from dicts(child)
+
+
+def type_name(node: dict) -> str:
+    """The name of what a config dict builds, without its scope."""
+    kind = node.get('type', '')
+    return str(getattr(kind, '__name__', kind)).split('.')[-1]
+
+
+def innermost_dataset(dataset: dict) -> dict:
+    """The dataset inside wrappers such as RepeatDataset."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    if 'datasets' in dataset:
+        raise DataError(
+            f'--data cannot replace the {len(dataset["datasets"])} datasets of a '
+            f'{type_name(dataset)}; use a config with one.'
+        )
+    return dataset
+
+
+def used_datasets(cfg: Config, training: bool) -> list[tuple[dict, str]]:
+    """The datasets that are to get other data, each with 'train' or 'val'."""
+    splits = dict(val_dataloader='val', test_dataloader='val')
+    if training:
+        splits['train_dataloader'] = 'train'
+    found = {}
+    for loader, split in splits.items():
+        if cfg.get(loader):  # a config need not test
+            dataset = innermost_dataset(cfg[loader].dataset)
+            found[id(dataset)] = dataset, split  # loaders may share one
+    return list(found.values())
+
+
+def replace_dataset(dataset: dict, settings: dict) -> None:
+    """Give a dataset another type and other data, in place; pipeline etc. stay."""
+    kept = {key: dataset[key] for key in KEPT_OF_A_DATASET if key in dataset}
+    dataset.clear()
+    dataset.update(kept | settings)
+
+
+def set_num_classes(cfg: Config, count: int) -> None:
+    """Let every head of the model tell ``count`` classes apart.
+
+    Args:
+        cfg (Config): changed in place: each ``num_classes`` in ``cfg.model``,
+            and the ``class_weight`` of losses where all classes weigh the same.
+        count (int): number of classes.
+
+    Raises:
+        DataError: if nothing in the model has ``num_classes``, or if a loss
+            weighs the classes of other data one by one.
+    """
+    heads = [node for node in dicts(cfg.model) if 'num_classes' in node]
+    if not heads:
+        raise DataError(
+            f'--data: nothing in the {type_name(cfg.model)} of this config has '
+            'num_classes, so it does not learn classes; use a config that does.'
+        )
+    for head in heads:
+        old, head['num_classes'] = head['num_classes'], count
+        set_class_weights(head, old, count)
+
+
+def set_class_weights(head: dict, old: int, count: int) -> None:
+    """Let the losses of a head weigh ``count`` classes, instead of ``old``, alike.
+
+    Raises:
+        DataError: if one weighs the classes of other data one by one.
+    """
+    for loss in dicts(head) if old != count else ():
+        weights = loss.get('class_weight')
+        if not isinstance(weights, (list, tuple)):
+            continue
+        if len(weights) not in (old, old + 1):  # a last one is of "no object"
+            continue
+        if len(set(weights[:old])) > 1:
+            raise DataError(
+                f'--data: the {type_name(loss)} of this config weighs its {old} '
+                f'classes one by one, but the data has {count}; inherit the '
+                'config and set class_weight=None there.'
+            )
+        loss['class_weight'] = [weights[0]] * count + list(weights[old:])
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """As many well-separated RGB colours (0–255) as asked for."""
+    golden = 0.618  # steps by the golden ratio spread hues evenly for any count
+    colours = (colorsys.hsv_to_rgb(i * golden % 1, 0.8, 1.0) for i in range(count))
+    return [tuple(round(255 * c) for c in colour) for colour in colours]
