@@ -1,22 +1,18 @@
 """`python -m mmravlt doctor` tells a healthy installation from a broken one."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .processes import run_python
 
 
 def doctor(*folders: Path):
     """Run it, with ``folders`` first on the path of the interpreter."""
     path = os.pathsep.join([*map(str, folders), os.environ.get('PYTHONPATH', '')])
-    return subprocess.run(
-        [sys.executable, '-m', 'mmravlt', 'doctor'],
-        env={**os.environ, 'PYTHONPATH': path},
-        capture_output=True,
-        text=True,
-    )
+    words = ('-m', 'mmravlt', 'doctor')
+    return run_python(*words, env={'PYTHONPATH': path}, check=False)
 
 
 def package(folder: Path, name: str, code: str) -> None:
@@ -109,8 +105,6 @@ def test_compiled_ops_that_do_not_load_are_explained(tmp_path):
 
 
 def test_an_unknown_command_is_refused():
-    done = subprocess.run(
-        [sys.executable, '-m', 'mmravlt', 'docter'], capture_output=True, text=True
-    )
+    done = run_python('-m', 'mmravlt', 'docter', check=False)
     assert done.returncode == 2
     assert "invalid choice: 'docter'" in done.stderr

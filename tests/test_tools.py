@@ -4,20 +4,15 @@ import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-import mmravlt
-
+from .processes import TOOLS, run_program, run_tool, start_tool
 from .tiny import NUM_CLASSES, write_project
 
-TOOLS = Path(mmravlt.__file__).parents[1] / 'tools'
 SCORES = dict(
     mmdet=('coco/bbox_mAP', 'coco/segm_mAP'),
     mmseg=('mIoU',),
@@ -26,15 +21,7 @@ SCORES = dict(
 
 
 def run(folder, tool, *arguments, check=True):
-    done = subprocess.run(
-        [sys.executable, str(TOOLS / tool), 'config.py', *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    if check:
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+    return run_tool(tool, 'config.py', *arguments, cwd=folder, check=check)
 
 
 def scalars(work_dir):
@@ -105,19 +92,14 @@ def test_test_repeats_the_score_draws_and_dumps(trained):
 
 @pytest.mark.slow
 def test_training_killed_in_the_middle_resumes_to_the_same_number_of_epochs(detection):
-    command = [sys.executable, str(TOOLS / 'train.py'), 'config.py', '--data', 'data']
-    process = subprocess.Popen(
-        [*command, '--work-dir', 'work'],
-        cwd=detection,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    words = ('config.py', '--data', 'data', '--work-dir', 'work')
+    process = start_tool('train.py', *words, cwd=detection)
     deadline = time.monotonic() + 120
     while not (detection / 'work/last_checkpoint').is_file():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     saved = Path((detection / 'work/last_checkpoint').read_text().strip()).name
     assert saved in ('epoch_1.pth', 'epoch_2.pth')
     killed_after = int(saved[len('epoch_')])
@@ -176,22 +158,13 @@ def test_amp_and_auto_scale_lr_are_applied(detection):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='shell scripts need a POSIX system')
 def test_two_processes_train_and_test_through_the_shell_scripts(detection):
-    environment = {
-        **os.environ,
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-        'PORT': '29517',
-        'OMP_NUM_THREADS': '1',
-    }
 
     def launch(script, *arguments):
-        done = subprocess.run(
-            ['bash', str(TOOLS / script), 'config.py', *arguments, '--data', 'data'],
+        done = run_program(
+            *('bash', TOOLS / script, 'config.py', *arguments, '--data', 'data'),
             cwd=detection,
-            env=environment,
-            capture_output=True,
-            text=True,
+            env={'PORT': '29517'},
         )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 
     said = launch('dist_train.sh', '2', '--work-dir', 'work')

@@ -16,7 +16,7 @@ SIZE = 64
 LOG_ALL = 'default_hooks.logger.interval=1'
 SEED = 'randomness.seed=0'
 CHANNELS = '[8,16,24,32]'
-# The sizes that the configs have are built and run by tests/test_analysis/test_flops.py.
+# The configs' own sizes are built and run in tests/test_analysis/test_flops.py.
 ARCH = [
     'model.backbone.arch._delete_=True',
     f'model.backbone.arch.embed_dims={CHANNELS}',

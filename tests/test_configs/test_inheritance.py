@@ -1,14 +1,14 @@
 """Configs of other projects inherit from ours, whatever folder they lie in."""
 
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from mmravlt import config_path
+
+from ..processes import run_python
 
 OVERRIDES = """
 model = dict(roi_head=dict(bbox_head=dict(num_classes=7)))
@@ -29,13 +29,7 @@ BASES = {
 
 def run(script, folder):
     """A process of its own: nothing of mmravlt is imported before the config."""
-    done = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(script)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python('-c', textwrap.dedent(script), cwd=folder)
     assert done.stdout.splitlines()[-1] == 'inherited'
 
 

@@ -2,8 +2,6 @@ import hashlib
 import http.server
 import io
 import re
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -19,6 +17,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmravlt import checkpoint as safe
 from mmravlt.openmmlab import checkpoint_loading
 from mmravlt.openmmlab.checkpoint_loading import install
+
+from ..processes import run_python
 
 
 @pytest.fixture(autouse=True)
@@ -258,14 +258,13 @@ def test_order_of_imports_does_not_matter(tmp_path, first):
     code = f"""
 import {first}
 from mmravlt.openmmlab.checkpoint_loading import install
+
+from ..processes import run_python
 install()
 from mmengine.runner import CheckpointLoader
 assert 'state_dict' in CheckpointLoader.load_checkpoint({str(path)!r})
 """
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_python('-c', code)
 
 
 # --- addresses ---
