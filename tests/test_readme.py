@@ -11,10 +11,11 @@ from mmengine.config import Config
 
 from demo.shapes import write_shapes
 
-from .processes import ROOT, run_program
+from .processes import run_program
 from .release_weights import released_file
 from .test_configs.test_end_to_end import BOX_HEAD, FPN, PROPOSALS, RUNS, write_data
 
+ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```(\w+)\n(.*?)```', README, re.DOTALL)
 COMMANDS = [

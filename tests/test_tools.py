@@ -1,5 +1,6 @@
 """The command lines, run as users run them."""
 
+import functools
 import json
 import os
 import pickle
@@ -30,14 +31,25 @@ def scalars(work_dir):
     return [json.loads(line) for f in files for line in f.read_text().splitlines()]
 
 
+@pytest.fixture(scope='module')
+def train(tmp_path_factory):
+    """Trains the small model of a library, once: (folder, what was printed)."""
+
+    @functools.cache
+    def train_once(library):
+        folder = tmp_path_factory.mktemp(library)
+        write_project(folder, library)
+        data = ['--data', 'data'] if library == 'mmdet' else []
+        done = run(folder, 'train.py', '--work-dir', 'work', *data)
+        return folder, done.stdout + done.stderr
+
+    return train_once
+
+
 @pytest.fixture(scope='module', params=['mmdet', 'mmseg', 'mmpretrain'])
-def trained(request, tmp_path_factory):
+def trained(request, train):
     """A finished training of each library: (library, folder, what was printed)."""
-    folder = tmp_path_factory.mktemp(request.param)
-    write_project(folder, request.param)
-    data = ['--data', 'data'] if request.param == 'mmdet' else []
-    done = run(folder, 'train.py', '--work-dir', 'work', *data)
-    return request.param, folder, done.stdout + done.stderr
+    return request.param, *train(request.param)
 
 
 @pytest.fixture
@@ -121,12 +133,9 @@ def test_training_killed_in_the_middle_resumes_to_the_same_number_of_epochs(dete
 
 
 @pytest.fixture(scope='module')
-def detector(tmp_path_factory):
+def detector(train):
     """A finished training on own data: the folder."""
-    folder = tmp_path_factory.mktemp('detector')
-    write_project(folder, 'mmdet')
-    run(folder, 'train.py', '--work-dir', 'work', '--data', 'data')
-    return folder
+    return train('mmdet')[0]
 
 
 @pytest.mark.slow

@@ -24,9 +24,15 @@ ARCH = [
     'model.backbone.arch.num_heads=(1,2,3,4)',
 ]
 FPN = [*ARCH, f'model.neck.in_channels={CHANNELS}']
+# The commands of the README load their data in processes of their own.
+NO_WORKERS = [
+    f'{split}_dataloader.{option}'
+    for split in ('train', 'val')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
 DETECTION = [
     *('train_cfg.max_epochs={}', 'model.backbone.init_cfg=None', LOG_ALL, SEED),
-    *FPN,
+    *(*FPN, *NO_WORKERS),
 ]
 PROPOSALS = [
     'model.train_cfg.rpn_proposal.max_per_img=32',
@@ -82,14 +88,13 @@ SEGMENTATION = [
     f'train_dataloader.dataset.pipeline.3.crop_size=({SIZE},{SIZE})',
     f'train_dataloader.dataset.pipeline.2.scale=({SIZE},{SIZE})',
     *TEST_SIZE,
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
+    *NO_WORKERS,
 ]
 CLASSIFICATION = [
     'train_cfg.max_epochs={}',
     LOG_ALL,
     SEED,
-    *ARCH,
+    *(*ARCH, *NO_WORKERS),
     'train_dataloader.batch_size=2',
     'val_dataloader.batch_size=2',
     f'train_dataloader.dataset.pipeline.1.scale={SIZE}',
