@@ -8,13 +8,17 @@ ONEDL := .venv-onedl
 WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-onedl lint install clean
+.PHONY: demo test test-onedl coverage lint install clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python demo/demo.py
 
 test: $(VENV)/installed
 	$(call PYTEST,$(VENV))
+
+# The lines of mmravlt/ that the tests run, in their own and all other processes.
+coverage: $(VENV)/installed
+	$(call PYTEST,$(VENV)) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 # The same tests on the maintained onedl-* forks; PYTEST_ARGS chooses among them.
 test-onedl: $(ONEDL)/installed

@@ -43,7 +43,15 @@ EXTRAS = {
     ],
     # to read and write weights in that format
     'safetensors': ['safetensors>=0.4'],
-    'dev': ['onnx', 'onnxruntime', 'pytest', 'pytest-xdist', 'ruff', 'safetensors'],
+    'dev': [
+        'onnx',
+        'onnxruntime',
+        'pytest',
+        'pytest-cov',
+        'pytest-xdist',
+        'ruff',
+        'safetensors',
+    ],
 }
 
 

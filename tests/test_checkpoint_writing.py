@@ -1,7 +1,6 @@
 """Clean files for one use, and files to publish."""
 
 import hashlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from mmravlt.checkpoint import (
     publish_file,
 )
 from mmravlt.models import RAVLT, L2ViT
+from tests.processes import run_tool
 from tests.release_weights import fill, name_in_model
 
-TOOLS = Path(__file__).resolve().parent.parent / 'tools'
 ARCH = {
     'embed_dims': (8, 16, 24, 32),
     'depths': (1, 2, 1, 1),
@@ -366,13 +365,7 @@ def test_the_tools_say_what_they_did_or_why_not(
     tool, target, expected, source, tmp_path
 ):
     source(small('classifier'))
-    done = subprocess.run(
-        [sys.executable, TOOLS / tool, 'source.pth', target],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_tool(tool, 'source.pth', target, cwd=tmp_path, check=False)
     is_error = expected.startswith('error: ')
     assert done.returncode == is_error, done.stderr
     lines = (done.stderr if is_error else done.stdout).splitlines()

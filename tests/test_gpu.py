@@ -4,9 +4,6 @@
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +13,9 @@ from mmravlt.models import RAVLT
 from mmravlt.ops import rala_reference, rope2d_table, use_rala_kernel
 
 from .conftest import NEEDS_GPU
+from .processes import ROOT, run_python
 
 pytestmark = NEEDS_GPU
-ROOT = Path(__file__).parents[1]
 GPU = torch.device('cuda')
 # In norm; half of the last bit of the type, and what float32 sums lose.
 ERRORS = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 4e-3}
@@ -165,19 +162,14 @@ def test_mask_rcnn_trains_in_fp16_with_falling_losses(launcher, tmp_path):
     """Alone, and as one process of a distributed training, whose norms are SyncBN."""
     write_shapes(tmp_path / 'data', num_train=64, num_val=4, size=128)
     torchrun = ['-m', 'torch.distributed.run', '--nproc_per_node=1', '--standalone']
-    done = subprocess.run(
-        [
-            *(sys.executable, *(torchrun if launcher == 'pytorch' else [])),
-            *('tools/train.py', 'demo/mask_rcnn_ravlt_t_shapes.py', '--amp'),
-            *('--launcher', launcher, '--data', str(tmp_path / 'data')),
-            *('--work-dir', str(tmp_path / 'work'), '--cfg-options'),
-            *('train_cfg.max_epochs=2', 'default_hooks.logger.interval=1'),
-        ],
+    run_python(
+        *(torchrun if launcher == 'pytorch' else []),
+        *('tools/train.py', 'demo/mask_rcnn_ravlt_t_shapes.py', '--amp'),
+        *('--launcher', launcher, '--data', tmp_path / 'data'),
+        *('--work-dir', tmp_path / 'work', '--cfg-options'),
+        *('train_cfg.max_epochs=2', 'default_hooks.logger.interval=1'),
         cwd=ROOT,
-        capture_output=True,
-        text=True,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (records,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
     records = map(json.loads, records.read_text().splitlines())
     losses = torch.tensor([r['loss'] for r in records if 'loss' in r])

@@ -1,13 +1,14 @@
 """Imports flow one way, so that each part can be read and used alone."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import mmravlt
+
+from .processes import run_python
 
 PACKAGE = Path(mmravlt.__file__).parent
 LIBRARIES = {'mmdet', 'mmseg', 'mmpretrain'}
@@ -56,10 +57,7 @@ def test_neither_ops_nor_models_import_a_library_of_a_task(folder):
 
 def test_importing_mmravlt_imports_no_library_of_a_task():
     script = f'import sys, mmravlt; print(sorted(set(sys.modules) & {LIBRARIES!r}))'
-    done = subprocess.run(
-        [sys.executable, '-c', script], capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == '[]', done.stdout + done.stderr
+    assert run_python('-c', script).stdout.splitlines()[-1] == '[]'
 
 
 def test_setup_never_imports_torch():

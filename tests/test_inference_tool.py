@@ -21,7 +21,8 @@ from mmravlt.command_line import find_images, name_classes, optimized
 from mmravlt.tasks import use_custom_data
 
 from .golden_fill import filled
-from .test_tools import SCORES, TOOLS, run
+from .processes import TOOLS
+from .test_tools import SCORES, run
 from .tiny import CONFIGS, write_project
 
 # Weights of the layers that scores and masks come from.

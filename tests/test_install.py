@@ -1,12 +1,12 @@
 """Installing mmravlt leaves the OpenMMLab packages of the user alone."""
 
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from .processes import run_python
 
 
 @pytest.fixture
@@ -43,9 +43,8 @@ def test_each_stack_brings_at_most_its_own_mmcv(extra, mmcv, requirements):
 
 def test_source_distribution_holds_what_a_wheel_is_built_from(tmp_path):
     root = Path(__file__).parents[1]
-    command = [sys.executable, 'setup.py', '-q', 'egg_info', '-e', str(tmp_path)]
-    command += ['sdist', '-d', str(tmp_path)]
-    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    command = ('setup.py', '-q', 'egg_info', '-e', tmp_path, 'sdist', '-d', tmp_path)
+    run_python(*command, cwd=root)
     (archive,) = tmp_path.glob('*.tar.gz')
     with tarfile.open(archive) as tar:
         members = {name.partition('/')[2] for name in tar.getnames()}

@@ -1,12 +1,9 @@
 """Commands and examples of README and docs work as printed; links lead somewhere."""
 
 import json
-import os
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import onnxruntime
@@ -16,8 +13,9 @@ from mmengine.config import Config
 
 from demo.shapes import write_shapes
 
+from .processes import run_program
 from .release_weights import released_file
-from .test_configs.test_end_to_end import RUNS, write_data
+from .test_configs.test_end_to_end import BOX_HEAD, FPN, PROPOSALS, RUNS, write_data
 
 ROOT = Path(__file__).parents[1]
 # Pages whose commands and examples are run, in this order.
@@ -50,7 +48,7 @@ SMALL = [
     '--cfg-options',
     'randomness.seed=0',
     'model.backbone.init_cfg=None',
-    'model.train_cfg.rcnn.sampler.num=16',
+    *(*FPN, *PROPOSALS, *BOX_HEAD),
     'train_dataloader.dataset.pipeline.2.scale=(64,64)',
     'val_dataloader.dataset.pipeline.1.scale=(64,64)',
     'test_dataloader.dataset.pipeline.1.scale=(64,64)',
@@ -121,25 +119,13 @@ def test_training_and_test_commands_run_as_printed(tmp_path):
     write_data(tmp_path / 'data/pets', 'mmpretrain')
     torch.save(released_file('classifier', 't'), tmp_path / 'RAVLT_T.pth')
     write_coco(tmp_path / 'data/coco')
-    environment = {
-        **os.environ,
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-        'PORT': '29519',
-        'OMP_NUM_THREADS': '1',
-    }
     for command in TOOL_COMMANDS:
         words = shlex.split(command)
         if 'dist_' in words[0]:
             assert words[-1] == '8'
             words[-1] = '2'  # processes instead of GPUs
-        done = subprocess.run(
-            [*words, *options_that_make_small(words)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, command + done.stdout[-2000:] + done.stderr[-2000:]
+        words += options_that_make_small(words)
+        run_program(*words, cwd=tmp_path, env={'PORT': '29519'})
         if 'mmdet' in command and 'train.' in command and '--resume' not in command:
             checkpoint = tmp_path / 'work_dirs/mask_rcnn_ravlt_t_1x/epoch_12.pth'
             assert checkpoint.is_file()

@@ -1,7 +1,5 @@
 """The generated dataset of the demo, which other tests use too."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,6 +8,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from demo import shapes
+
+from .processes import run_python
 
 
 def contents(folder):
@@ -71,10 +71,6 @@ def test_a_set_is_complete_only_as_it_was_asked_for(tmp_path):
 )
 def test_nonsense_gets_one_sentence(arguments, message, tmp_path):
     script = Path(shapes.__file__)
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / 'x'), *arguments],
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(script, tmp_path / 'x', *arguments, check=False)
     assert done.returncode == 1
     assert done.stderr.strip() == message

@@ -1,23 +1,19 @@
 """The command lines, run as users run them."""
 
+import functools
 import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-import mmravlt
-
+from .processes import TOOLS, run_program, run_tool, start_tool
 from .tiny import NUM_CLASSES, write_project
 
-TOOLS = Path(mmravlt.__file__).parents[1] / 'tools'
 SCORES = dict(
     mmdet=('coco/bbox_mAP', 'coco/segm_mAP'),
     mmseg=('mIoU',),
@@ -26,15 +22,7 @@ SCORES = dict(
 
 
 def run(folder, tool, *arguments, check=True):
-    done = subprocess.run(
-        [sys.executable, str(TOOLS / tool), 'config.py', *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    if check:
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+    return run_tool(tool, 'config.py', *arguments, cwd=folder, check=check)
 
 
 def scalars(work_dir):
@@ -43,14 +31,25 @@ def scalars(work_dir):
     return [json.loads(line) for f in files for line in f.read_text().splitlines()]
 
 
+@pytest.fixture(scope='module')
+def train(tmp_path_factory):
+    """Trains the small model of a library, once: (folder, what was printed)."""
+
+    @functools.cache
+    def train_once(library):
+        folder = tmp_path_factory.mktemp(library)
+        write_project(folder, library)
+        data = ['--data', 'data'] if library == 'mmdet' else []
+        done = run(folder, 'train.py', '--work-dir', 'work', *data)
+        return folder, done.stdout + done.stderr
+
+    return train_once
+
+
 @pytest.fixture(scope='module', params=['mmdet', 'mmseg', 'mmpretrain'])
-def trained(request, tmp_path_factory):
+def trained(request, train):
     """A finished training of each library: (library, folder, what was printed)."""
-    folder = tmp_path_factory.mktemp(request.param)
-    write_project(folder, request.param)
-    data = ['--data', 'data'] if request.param == 'mmdet' else []
-    done = run(folder, 'train.py', '--work-dir', 'work', *data)
-    return request.param, folder, done.stdout + done.stderr
+    return request.param, *train(request.param)
 
 
 @pytest.fixture
@@ -105,19 +104,14 @@ def test_test_repeats_the_score_draws_and_dumps(trained):
 
 @pytest.mark.slow
 def test_training_killed_in_the_middle_resumes_to_the_same_number_of_epochs(detection):
-    command = [sys.executable, str(TOOLS / 'train.py'), 'config.py', '--data', 'data']
-    process = subprocess.Popen(
-        [*command, '--work-dir', 'work'],
-        cwd=detection,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    words = ('config.py', '--data', 'data', '--work-dir', 'work')
+    process = start_tool('train.py', *words, cwd=detection)
     deadline = time.monotonic() + 120
     while not (detection / 'work/last_checkpoint').is_file():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     saved = Path((detection / 'work/last_checkpoint').read_text().strip()).name
     assert saved in ('epoch_1.pth', 'epoch_2.pth')
     killed_after = int(saved[len('epoch_')])
@@ -139,12 +133,9 @@ def test_training_killed_in_the_middle_resumes_to_the_same_number_of_epochs(dete
 
 
 @pytest.fixture(scope='module')
-def detector(tmp_path_factory):
+def detector(train):
     """A finished training on own data: the folder."""
-    folder = tmp_path_factory.mktemp('detector')
-    write_project(folder, 'mmdet')
-    run(folder, 'train.py', '--work-dir', 'work', '--data', 'data')
-    return folder
+    return train('mmdet')[0]
 
 
 @pytest.mark.slow
@@ -176,22 +167,13 @@ def test_amp_and_auto_scale_lr_are_applied(detection):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='shell scripts need a POSIX system')
 def test_two_processes_train_and_test_through_the_shell_scripts(detection):
-    environment = {
-        **os.environ,
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-        'PORT': '29517',
-        'OMP_NUM_THREADS': '1',
-    }
 
     def launch(script, *arguments):
-        done = subprocess.run(
-            ['bash', str(TOOLS / script), 'config.py', *arguments, '--data', 'data'],
+        done = run_program(
+            *('bash', TOOLS / script, 'config.py', *arguments, '--data', 'data'),
             cwd=detection,
-            env=environment,
-            capture_output=True,
-            text=True,
+            env={'PORT': '29517'},
         )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 
     said = launch('dist_train.sh', '2', '--work-dir', 'work')

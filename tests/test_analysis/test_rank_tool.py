@@ -1,14 +1,11 @@
 """tools/analyze_rank.py on a user's images, with models of all three libraries."""
 
 import csv
-import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,8 +24,8 @@ from mmravlt.analysis.rank import (
 )
 from mmravlt.tasks import DataError
 
+from ..processes import TOOLS, run_program
 from ..release_weights import released_file
-from ..test_tools import TOOLS
 from ..tiny import CONFIGS, write_project
 
 FIGURES = ('ranks.png', 'spectra.png', 'matrices.png')
@@ -240,15 +237,7 @@ def test_the_command_of_the_docs_runs_as_printed(tmp_path):
     torch.save(released_file('classifier', 't'), tmp_path / 'RAVLT_T.pth')
     (tmp_path / 'photos').mkdir()
     cv2.imwrite(str(tmp_path / 'photos/a.png'), np.eye(64, dtype=np.uint8) * 255)
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    done = subprocess.run(
-        shlex.split(command),
-        cwd=tmp_path,
-        env={**os.environ, 'PATH': path, 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    run_program(*shlex.split(command), cwd=tmp_path)
     rows = read_rows(tmp_path / 'rank_analysis')
     assert {r['weights'] for r in rows} == {'RAVLT_T.pth', 'untrained'}
     assert {r['layer'] for r in rows} == {str(i) for i in range(1, 13)}

@@ -1,7 +1,5 @@
 """An installed transformers, whatever its version, stops no import of mmpretrain."""
 
-import os
-import subprocess
 import sys
 from types import ModuleType
 
@@ -9,6 +7,8 @@ import pytest
 
 from mmravlt import doctor
 from mmravlt.compat import multimodal
+
+from ..processes import run_python
 
 SOURCES = {
     'models/multimodal/blip/model.py': 'try:\n'
@@ -99,13 +99,7 @@ def test_the_libraries_import_beside_a_transformers_that_does_not_fit(tmp_path):
             '        print(error)\n',
         },
     )
-    done = subprocess.run(
-        [sys.executable, tmp_path / 'script.py'],
-        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_python(tmp_path / 'script.py', env={'PYTHONPATH': str(tmp_path)})
     said = done.stdout.splitlines()[-2:]
     for line, name in zip(said, ('BlipCaption', 'multimodal.ofa'), strict=True):
         assert line.startswith(f'mmpretrain.models.{name} does not work here: ')

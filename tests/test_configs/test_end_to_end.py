@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,14 +10,59 @@ import pytest
 from demo.shapes import write_shapes
 from mmravlt import config_path
 
-TRAIN = Path(__file__).parents[2] / 'tools/train.py'
+from ..processes import run_tool
+
 SIZE = 64
 LOG_ALL = 'default_hooks.logger.interval=1'
 SEED = 'randomness.seed=0'
-DETECTION = ['train_cfg.max_epochs={}', 'model.backbone.init_cfg=None', LOG_ALL, SEED]
+CHANNELS = '[8,16,24,32]'
+# The configs' own sizes are built and run in tests/test_analysis/test_flops.py.
+ARCH = [
+    'model.backbone.arch._delete_=True',
+    f'model.backbone.arch.embed_dims={CHANNELS}',
+    'model.backbone.arch.depths=(1,2,1,2)',
+    'model.backbone.arch.num_heads=(1,2,3,4)',
+]
+FPN = [*ARCH, f'model.neck.in_channels={CHANNELS}']
+# The commands of the README load their data in processes of their own.
+NO_WORKERS = [
+    f'{split}_dataloader.{option}'
+    for split in ('train', 'val')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
+DETECTION = [
+    *('train_cfg.max_epochs={}', 'model.backbone.init_cfg=None', LOG_ALL, SEED),
+    *(*FPN, *NO_WORKERS),
+]
 PROPOSALS = [
     'model.train_cfg.rpn_proposal.max_per_img=32',
     'model.test_cfg.rpn.max_per_img=8',
+    'model.roi_head.mask_head.num_convs=1',
+    'model.roi_head.mask_head.conv_out_channels=16',
+]
+BOX_HEAD = [
+    'model.roi_head.bbox_head.fc_out_channels=16',
+    'model.train_cfg.rcnn.sampler.num=16',
+]
+BOX_HEADS = [
+    option
+    for i in range(3)
+    for option in (
+        f'model.roi_head.bbox_head.{i}.fc_out_channels=16',
+        f'model.train_cfg.rcnn.{i}.sampler.num=16',
+    )
+]
+RETINA_HEAD = [
+    'model.bbox_head.stacked_convs=1',
+    'model.test_cfg.score_thr=0',  # untrained, it gives every box one of about 0.01
+    'model.test_cfg.nms_pre=50',
+]
+UPERNET = [
+    *ARCH,
+    f'model.decode_head.in_channels={CHANNELS}',
+    'model.decode_head.channels=16',
+    'model.auxiliary_head.in_channels=24',
+    'model.auxiliary_head.channels=16',
 ]
 TEST_SIZE = [
     f'{split}_dataloader.dataset.pipeline.1.scale=({SIZE},{SIZE})'
@@ -47,13 +88,13 @@ SEGMENTATION = [
     f'train_dataloader.dataset.pipeline.3.crop_size=({SIZE},{SIZE})',
     f'train_dataloader.dataset.pipeline.2.scale=({SIZE},{SIZE})',
     *TEST_SIZE,
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
+    *NO_WORKERS,
 ]
 CLASSIFICATION = [
     'train_cfg.max_epochs={}',
     LOG_ALL,
     SEED,
+    *(*ARCH, *NO_WORKERS),
     'train_dataloader.batch_size=2',
     'val_dataloader.batch_size=2',
     f'train_dataloader.dataset.pipeline.1.scale={SIZE}',
@@ -61,30 +102,35 @@ CLASSIFICATION = [
 # What makes each small, and the score it must report.
 RUNS = {
     'mmdet/retinanet_ravlt_t_1x': (
-        # Untrained, it gives every box a score of about 0.01.
-        [*DETECTION, *FIXED_SIZE, 'model.test_cfg.score_thr=0'],
+        [*DETECTION, *FIXED_SIZE, *RETINA_HEAD],
         'coco/bbox_mAP',
     ),
     'mmdet/mask_rcnn_ravlt_t_1x': (
-        [*DETECTION, *PROPOSALS, *FIXED_SIZE],
+        [*DETECTION, *PROPOSALS, *BOX_HEAD, *FIXED_SIZE],
         'coco/segm_mAP',
     ),
     'mmdet/mask_rcnn_ravlt_s_3x': (
-        [*DETECTION, *PROPOSALS, *MANY_SIZES],
+        [*DETECTION, *PROPOSALS, *BOX_HEAD, *MANY_SIZES],
         'coco/segm_mAP',
     ),
     'mmdet/cascade_mask_rcnn_ravlt_s_3x': (
-        [*DETECTION, *PROPOSALS, *MANY_SIZES],
+        [*DETECTION, *PROPOSALS, *BOX_HEADS, *MANY_SIZES],
         'coco/segm_mAP',
     ),
-    'mmseg/semantic_fpn_ravlt_t_1x': (SEGMENTATION, 'mIoU'),
-    'mmseg/upernet_ravlt_s_2x': (SEGMENTATION, 'mIoU'),
-    'mmpretrain/ravlt_t_in1k': (CLASSIFICATION, 'accuracy/top1'),
+    'mmseg/semantic_fpn_ravlt_t_1x': ([*SEGMENTATION, *FPN], 'mIoU'),
+    'mmseg/upernet_ravlt_s_2x': ([*SEGMENTATION, *UPERNET], 'mIoU'),
+    'mmpretrain/ravlt_t_in1k': (
+        [*CLASSIFICATION, 'model.neck.in_channels=32'],
+        'accuracy/top1',
+    ),
     'mmdet/mask_rcnn_l2vit_t_1x': (
-        [*DETECTION, *PROPOSALS, *MANY_SIZES],
+        [*DETECTION, *PROPOSALS, *BOX_HEAD, *MANY_SIZES],
         'coco/segm_mAP',
     ),
-    'mmpretrain/l2vit_t_in1k': (CLASSIFICATION, 'accuracy/top1'),
+    'mmpretrain/l2vit_t_in1k': (
+        [*CLASSIFICATION, 'model.head.in_channels=32'],
+        'accuracy/top1',
+    ),
 }
 
 
@@ -118,18 +164,12 @@ def test_training_evaluates_and_resumes(leaf, tmp_path):
     write_data(tmp_path / 'data', library)
 
     def train(until, *resume):
-        done = subprocess.run(
-            [
-                *(sys.executable, str(TRAIN), config_path(f'{leaf}.py')),
-                *('--data', 'data', '--work-dir', 'work', *resume, '--cfg-options'),
-                *(option.format(until) for option in options),
-            ],
+        run_tool(
+            *('train.py', config_path(f'{leaf}.py')),
+            *('--data', 'data', '--work-dir', 'work', *resume, '--cfg-options'),
+            *(option.format(until) for option in options),
             cwd=tmp_path,
-            env={**os.environ, 'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
         )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         newest = max((tmp_path / 'work').glob('*/vis_data/scalars.json'))
         return [json.loads(line) for line in newest.read_text().splitlines()]
 

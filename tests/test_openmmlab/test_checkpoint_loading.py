@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +11,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmravlt import checkpoint as safe
 from mmravlt.openmmlab import checkpoint_loading
 from mmravlt.openmmlab.checkpoint_loading import install
+
+from ..processes import run_python
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +256,4 @@ install()
 from mmengine.runner import CheckpointLoader
 assert 'state_dict' in CheckpointLoader.load_checkpoint({str(path)!r})
 """
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_python('-c', code)

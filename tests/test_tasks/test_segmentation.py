@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +11,14 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-import mmravlt
 from mmravlt import config_path
 from mmravlt.tasks import DataError, use_custom_data
 from mmravlt.tasks.files import image_size
 
+from ..processes import run_tool
 from ..tiny import SEGMENTATION
 
 CLASSES = ('road', 'tree', 'sky')
-TOOLS = Path(mmravlt.__file__).parents[1] / 'tools'
 
 
 def upernet():
@@ -445,10 +442,8 @@ def test_training_and_testing_through_the_tools(data):
     (folder / 'config.py').write_text(SEGMENTATION)
 
     def run(tool, *arguments):
-        command = [sys.executable, TOOLS / tool, 'config.py', *arguments]
-        command += ['--data', 'data', '--work-dir', 'work']
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        options = ('--data', 'data', '--work-dir', 'work')
+        run_tool(tool, 'config.py', *arguments, *options, cwd=folder)
 
     run('train.py', '--cfg-options', 'train_cfg.max_epochs=1')
     shutil.rmtree(data / 'images/train')
