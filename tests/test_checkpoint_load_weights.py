@@ -159,7 +159,8 @@ def test_a_missing_or_unsafe_file_is_named(path, unchanged):
 
 
 def test_a_module_without_our_backbone_is_sent_elsewhere():
-    with pytest.raises(TypeError, match='Linear is no RAVLT or L2ViT and has none as'):
+    said = 'not loaded because a Linear is no RAVLT or L2ViT and has none as'
+    with pytest.raises(WrongWeightsError, match=said):
         load_weights(nn.Linear(2, 2), {})
 
 
