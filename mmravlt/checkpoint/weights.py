@@ -120,13 +120,16 @@ def select_weights(
 
 
 def _check_derived(
-    module: nn.Module, weights: Mapping, derived: set[str], file: str
+    module: nn.Module, weights: dict[str, Tensor], derived: set[str], file: str
 ) -> None:
     """Let the parts that derive a value see what the file holds of it."""
-    for part in {name.rpartition('.')[0] for name in derived}:
+    parts = dict(module.named_modules())
+    for name in derived:
+        part = name.rpartition('.')[0]
+        if part not in parts:  # a variant that has no use for it
+            del weights[name]
+            continue
         try:  # such a part has no weights, so this loads nothing
-            module.get_submodule(part)._load_from_state_dict(
-                weights, f'{part}.', {}, True, [], [], []
-            )
+            parts[part]._load_from_state_dict(weights, f'{part}.', {}, True, [], [], [])
         except RuntimeError as error:
             raise WrongWeightsError(f'{file} cannot be used: {error}') from None
