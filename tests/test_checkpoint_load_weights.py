@@ -112,6 +112,16 @@ def test_of_two_sets_of_weights_the_wanted_one_is_taken(averaged):
     torch.testing.assert_close(dict(model.state_dict()), dict(expected))
 
 
+def test_a_variant_without_rope_takes_a_file_with_its_frequencies():
+    model = RAVLT(TINY)
+    for stage in model.layers:
+        del stage.RoPE
+    weights = release()
+    load_weights(model, weights)
+    name = 'layers.0.blocks.0.gamma_1'
+    assert torch.equal(model.state_dict()[name], weights[name])
+
+
 def another_size():
     return RAVLT({**TINY, 'depths': (1, 2, 1, 1)}).state_dict()
 
@@ -159,7 +169,8 @@ def test_a_missing_or_unsafe_file_is_named(path, unchanged):
 
 
 def test_a_module_without_our_backbone_is_sent_elsewhere():
-    with pytest.raises(TypeError, match='Linear is no RAVLT or L2ViT and has none as'):
+    said = 'not loaded because a Linear is no RAVLT or L2ViT and has none as'
+    with pytest.raises(WrongWeightsError, match=said):
         load_weights(nn.Linear(2, 2), {})
 
 

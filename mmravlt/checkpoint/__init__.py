@@ -1,6 +1,6 @@
 """Read weights, see what they are, and give them to a model.
 
-``load_weights`` does all of it. ``downloading`` fetches a file and ``loading`` reads
+``load_weights`` does all of it. ``download`` fetches a file and ``loading`` reads
 it without running what it carries; ``contents`` recognises what it is, of which of the
 ``families``; ``remapping`` chooses what a model needs, ``weights`` loads that, and
 ``writing`` makes clean files of it. All of it works on names, shapes and tensors:
@@ -8,6 +8,7 @@ nothing here knows a model.
 """
 
 from .contents import Contents, choose_weights, read_contents
+from .download import cached_path, download
 from .errors import (
     CheckpointError,
     DamagedCheckpointError,
@@ -39,8 +40,10 @@ __all__ = [
     'Size',
     'UnsafeCheckpointError',
     'WrongWeightsError',
+    'cached_path',
     'choose_weights',
     'convert_file',
+    'download',
     'find_backbones',
     'fit',
     'load_file',

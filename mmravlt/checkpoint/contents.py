@@ -88,24 +88,23 @@ def read_contents(checkpoint: Any, averaged: bool | None = None) -> Contents:
             wanted, or several known backbones in unknown places.
     """
     weights, averaging = choose_weights(checkpoint, averaged)
-    shapes = shapes_of(weights)
-    roots = find_backbones(shapes)
+    roots = find_backbones(shapes_of(weights))
     root = _choose_root(roots)
+    size = None if root is None else roots[root]
+    is_whole = f'.{root}'.endswith(f'.{BACKBONE}')
     # What a training wraps around the model, as in student.backbone.layers
-    is_whole = root is not None and f'.{root}'.endswith(f'.{BACKBONE}')
-    container = (root.removesuffix(BACKBONE) if is_whole else root) or ''
+    container = (root or '').removesuffix(BACKBONE if is_whole else '')
     renamed, sources = {}, {}
     for name, value in weights.items():
         own = name.removeprefix(container)
-        if root is not None and not is_whole:
-            family = FAMILIES[roots[root].family]
-            own, value = _rename_release(family, own, value)
+        if size is not None and not is_whole:
+            own, value = _rename_release(FAMILIES[size.family], own, value)
         renamed[own], sources[own] = value, name
     meta = checkpoint.get('meta')
     return Contents(
         renamed,
         sources,
-        roots.get(root),
+        size,
         _kind(renamed),
         layout_of(checkpoint),
         averaging,
@@ -149,7 +148,8 @@ def choose_weights(
         others = _strip(checkpoint['ema_state_dict'])
         is_average, places = True, ("'state_dict'", "'ema_state_dict'")
     else:
-        key_of_average = {'model': 'model_ema', 'state_dict': 'state_dict_ema'}.get(key)
+        averages = {'model': 'model_ema', 'state_dict': 'state_dict_ema'}
+        key_of_average = averages.get(key or '')
         if not isinstance(checkpoint.get(key_of_average), Mapping):
             if averaged:
                 raise WrongWeightsError('it holds no moving average (EMA) of weights')

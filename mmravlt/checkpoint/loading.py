@@ -19,7 +19,7 @@ import pickle
 import re
 import struct
 import zipfile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -57,7 +57,8 @@ def load_file(source: str | os.PathLike | BinaryIO, map_location: Any = 'cpu') -
         CheckpointError: The library safetensors is needed and not installed.
     """
     if hasattr(source, 'read'):
-        return _load(source, getattr(source, 'name', 'the given file'), map_location)
+        name = getattr(source, 'name', 'the given file')
+        return _load(cast(BinaryIO, source), name, map_location)
     path = os.path.expanduser(os.fspath(source))
     if not os.path.isfile(path):
         what = (

@@ -49,13 +49,15 @@ def remap(
         )
 
     report = Report(contents, file, is_part=is_bare or contents.kind == 'backbone')
-    result, used = {}, set()
+    result: dict[str, Tensor] = {}
+    used: set[str] = set()
     for name, shape in expected.items():
         source, partial = _source(family, contents, prefix + name)
         value = contents.weights.get(source)
-        part = partial and partial.take(value, shape)
-        if part is not None:
-            value, report.partial[name] = part, partial
+        if partial is not None:
+            part = partial.take(contents.weights[source], shape)
+            if part is not None:
+                value, report.partial[name] = part, partial
         used.add(source)
         is_counter = name.endswith('num_batches_tracked')  # absent in old files
         if value is None:

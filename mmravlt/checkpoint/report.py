@@ -69,7 +69,7 @@ class Report:
     @property
     def level(self) -> int:
         """INFO where all is as expected, else WARNING."""
-        is_odd = self.changed or self.partial
+        is_odd = bool(self.changed or self.partial)
         if len(self.new) > len(self.output_norms):
             is_odd = True
         if self.unused and not self.is_part:

@@ -31,7 +31,7 @@ import types
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -125,8 +125,10 @@ def _restricted_pickle() -> types.ModuleType:
             return found[full_name]
 
     restricted = types.ModuleType('restricted_pickle')
-    restricted.Unpickler = Unpickler
-    restricted.load = lambda file, **kwargs: Unpickler(file, **kwargs).load()
+    vars(restricted).update(
+        Unpickler=Unpickler,
+        load=lambda file, **kwargs: Unpickler(file, **kwargs).load(),
+    )
     return restricted
 
 
@@ -170,12 +172,12 @@ class _Array(_StandIn):
         return _numpy_from(shape, dtype, data, 'F' if is_fortran else 'C').copy('K')
 
 
-def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
     return _numpy_from((), dtype, data)[()]
 
 
 def _numpy_from(
-    shape: tuple[int, ...], dtype: _Dtype, data: bytes, order: str = 'C'
+    shape: tuple[int, ...], dtype: _Dtype, data: bytes, order: Literal['C', 'F'] = 'C'
 ) -> np.ndarray:
     if type(dtype) is not _Dtype or type(data) is not bytes:
         _refuse('numpy.ndarray')

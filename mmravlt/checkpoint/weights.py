@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .contents import Contents, read_contents, shapes_of
-from .downloading import download, place_of
+from .download import download
 from .errors import WrongWeightsError
 from .families import BACKBONE, FAMILIES, find_backbones
 from .loading import load_file
@@ -47,18 +47,22 @@ def load_weights(
 
     Raises:
         CheckpointError: The file cannot be downloaded or read.
-        WrongWeightsError: The weights belong to another model; it is unchanged.
-        TypeError: The module has no backbone of ours.
+        WrongWeightsError: The weights belong to another model, or the module has no
+            backbone of ours; it is unchanged.
     """
+    if isinstance(source, Mapping):
+        checkpoint, file = source, 'the given weights'
+    else:
+        file = os.fspath(source)
+        is_address = file.startswith(('http://', 'https://'))
+        checkpoint = load_file(download(file) if is_address else file)
     if not find_backbones(shapes_of(module.state_dict())).keys() & {'', BACKBONE}:
-        raise TypeError(
-            f'{type(module).__name__} is no {" or ".join(FAMILIES)} and has none as '
-            f'its backbone: load its weights with its own load_state_dict'
+        raise WrongWeightsError(
+            f'{file} was not loaded because a {type(module).__name__} is no '
+            f"{' or '.join(FAMILIES)} and has none as its backbone: use PyTorch's "
+            f'load_state_dict'
         )
-    file = 'the given weights'
-    if not isinstance(source, Mapping):
-        source, file = _read(source), os.fspath(source)
-    contents = recognise(source, file, averaged)
+    contents = recognise(checkpoint, file, averaged)
     weights, report = select_weights(
         module, contents, file, strict=strict, needs_all=needs_all
     )
@@ -116,21 +120,16 @@ def select_weights(
 
 
 def _check_derived(
-    module: nn.Module, weights: Mapping, derived: set[str], file: str
+    module: nn.Module, weights: dict[str, Tensor], derived: set[str], file: str
 ) -> None:
     """Let the parts that derive a value see what the file holds of it."""
-    for part in {name.rpartition('.')[0] for name in derived}:
+    parts = dict(module.named_modules())
+    for name in derived:
+        part = name.rpartition('.')[0]
+        if part not in parts:  # a variant that has no use for it
+            del weights[name]
+            continue
         try:  # such a part has no weights, so this loads nothing
-            module.get_submodule(part)._load_from_state_dict(
-                weights, f'{part}.', {}, True, [], [], []
-            )
+            parts[part]._load_from_state_dict(weights, f'{part}.', {}, True, [], [], [])
         except RuntimeError as error:
             raise WrongWeightsError(f'{file} cannot be used: {error}') from None
-
-
-def _read(source: str | os.PathLike) -> Any:
-    path = os.fspath(source)
-    if path.startswith(('http://', 'https://')):
-        url, path = path, place_of(path)
-        download(url, path)
-    return load_file(path)

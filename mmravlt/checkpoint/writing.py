@@ -62,7 +62,7 @@ def convert_file(
         else:
             own = name.removeprefix(BACKBONE) if use == 'backbone' else name
             weights[own] = value.detach().clone()
-    meta = {'mmravlt_version': __version__}
+    meta: dict[str, Any] = {'mmravlt_version': __version__}
     classes = _classes(contents.meta)
     # Without this key, the libraries take the classes of COCO or ADE20K; mmseg can
     # not draw with a list of classes alone.

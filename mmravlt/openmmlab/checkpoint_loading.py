@@ -11,8 +11,12 @@ is whole.
 import os
 from typing import Any
 
-from mmravlt.checkpoint import DownloadError, load_file
-from mmravlt.checkpoint.downloading import download, download_error, place_of
+from mmravlt.checkpoint import DownloadError, cached_path, download, load_file
+
+_ADVICE = (
+    'or, where it is what a training begins with, train from random weights with '
+    '--cfg-options model.backbone.init_cfg=None'
+)
 
 
 def install() -> None:
@@ -78,24 +82,19 @@ def load_from_http(
     """
     from mmengine.dist import barrier, is_distributed
 
-    path = place_of(filename, model_dir)
+    path = cached_path(filename, model_dir)
     # MMEngine's own get_local_rank needs a group that nothing creates.
     local_rank = int(os.environ.get('LOCAL_RANK', 0)) if is_distributed() else 0
     try:
         if local_rank == 0:
-            download(filename, path, progress)
+            download(filename, model_dir, progress)
     except DownloadError as error:
-        raise _with_advice(error) from error
+        raise DownloadError(f'{error}, {_ADVICE}') from error
     finally:
         barrier()  # also after a failure: the others must not wait for ever
     if not os.path.exists(path):
-        reason = 'the first process here has no file'
-        raise _with_advice(download_error(filename, path, reason))
+        raise DownloadError(
+            f'{filename} could not be downloaded (the first process here has no file): '
+            f'put the file at {path} by hand, {_ADVICE}'
+        )
     return load_from_local(path, map_location)
-
-
-def _with_advice(error: DownloadError) -> DownloadError:
-    return DownloadError(
-        f'{error}, or, where it is what a training begins with, train from random '
-        f'weights with --cfg-options model.backbone.init_cfg=None'
-    )

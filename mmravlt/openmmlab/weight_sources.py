@@ -103,7 +103,8 @@ def _other_set(checkpoint: Mapping) -> tuple[Tensor | None, str]:
     if not isinstance(other, Mapping):
         return None, ''
     # beside the weights, it holds the number of steps
-    tensor = next((v for n, v in other.items() if n.startswith('module.')), None)
+    names = (n for n in other if str(n).startswith('module.'))
+    tensor = next((other[name] for name in names), None)
     return tensor, choose_weights(checkpoint, averaged=False)[1]
 
 

@@ -11,7 +11,7 @@ import torch
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
-from mmravlt.checkpoint.downloading import download
+from mmravlt.checkpoint import download
 
 
 class Served(http.server.BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ def test_safetensors_are_downloaded_whole_or_not_at_all(server, cache, cut):
     body = len(header).to_bytes(8, 'little') + header + bytes(4)
     server.files['/x.safetensors'], server.cut = body, cut
     if cut is None:
-        download(server.address + '/x.safetensors', str(cache / 'x.safetensors'), False)
+        download(server.address + '/x.safetensors', progress=False)
         assert (cache / 'x.safetensors').read_bytes() == body
     else:
         refused(server, cache, '/x.safetensors', r'\d+ bytes arrived')

@@ -56,6 +56,28 @@ def test_a_prefix_of_the_files_own_names_finds_the_backbone(prefix, save):
     assert_arrived(source.state_dict(), model)
 
 
+@pytest.mark.parametrize(
+    ('prefix', 'names'),
+    [('head', {'fc.weight', 'fc.bias'}), ('neck.', {'proj.weight', 'proj.bias'})],
+)
+def test_a_prefix_of_mmpretrains_names_finds_the_parts_of_a_release(
+    prefix, names, save
+):
+    weights = {
+        **RAVLT(TINY).state_dict(),
+        **{'proj.weight': torch.ones(4, 32, 1, 1), 'proj.bias': torch.ones(4)},
+        **{'head.weight': torch.ones(2, 4, 1, 1), 'head.bias': torch.ones(2)},
+    }
+    load = mmengine_checkpoint._load_checkpoint_with_prefix
+    assert load(prefix, save({'model': weights})).keys() == names
+
+
+def test_a_prefix_of_another_model_is_cut_as_in_mmengine(save):
+    path = save({'state_dict': {'module.a.w': torch.ones(1), 'b.w': torch.ones(1)}})
+    load = mmengine_checkpoint._load_checkpoint_with_prefix
+    assert load('module.a', path).keys() == load('a.', path).keys() == {'w'}
+
+
 def test_a_backbone_of_another_family_loads_as_in_mmengine():
     class Own(Backbone):
         arch_zoo = RAVLT.arch_zoo

@@ -69,7 +69,7 @@ def find_backbones(shapes: Shapes) -> dict[str, Size]:
         for family in FAMILIES.values():
             found = family.block.fullmatch(name)
             width = family.channels(shape) if found else None
-            if width is not None:
+            if found and width is not None:
                 stages = channels.setdefault((found[1] or '', family.name), {})
                 stages.setdefault(int(found[2]), {})[int(found[3])] = width
     sizes = {}

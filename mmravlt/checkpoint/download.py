@@ -1,4 +1,4 @@
-"""Download checkpoint files: whole or not at all, and once."""
+"""Download checkpoint files, once."""
 
 import http.client
 import os
@@ -16,32 +16,36 @@ from .loading import load_file, looks_complete
 _HASH = re.compile(r'-(?!20\d{2}[01]\d[0-3]\d\.)([0-9a-f]{8})\.(?:pth|safetensors)$')
 
 
-def place_of(url: str, folder: str | None = None) -> str:
+def cached_path(url: str, folder: str | None = None) -> str:
     """Where the file of an address is kept.
 
     Args:
         url: The address.
-        folder: The folder; None for ``checkpoints`` under ``torch.hub.get_dir()``,
-            which follows ``TORCH_HOME`` and ``XDG_CACHE_HOME``.
+        folder: None takes ``checkpoints`` under ``torch.hub.get_dir()``, which follows
+            ``TORCH_HOME`` and ``XDG_CACHE_HOME``.
     """
     folder = folder or os.path.join(torch.hub.get_dir(), 'checkpoints')
     return os.path.join(folder, os.path.basename(urlparse(url).path))
 
 
-def download(url: str, path: str, progress: bool | None = None) -> None:
-    """Fetch a checkpoint, unless its file is there.
+def download(url: str, folder: str | None = None, progress: bool | None = None) -> str:
+    """Download a checkpoint file, unless it is there already.
 
     Args:
         url: The address. The hash in a name that ends in
             ``-<8 hexadecimal digits>.pth`` is checked.
-        path: The file, see :func:`place_of`.
+        folder: As for :func:`cached_path`.
         progress: Draw a progress bar; None does so on a terminal.
 
+    Returns:
+        The file's path.
+
     Raises:
-        DownloadError: It failed; no file is left behind.
+        DownloadError: The download failed; no file is left behind.
     """
+    path = cached_path(url, folder)
     if os.path.exists(path):
-        return
+        return path
     partial = f'{path}.{os.getpid()}.partial'
     named_hash = _HASH.search(path)
     try:
@@ -58,17 +62,13 @@ def download(url: str, path: str, progress: bool | None = None) -> None:
             raise OSError(f'{size} bytes arrived, not a complete checkpoint')
         os.replace(partial, path)
     except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-        raise download_error(url, path, error) from error
+        raise DownloadError(
+            f'{url} could not be downloaded ({error}): put the file at {path} by hand'
+        ) from error
     finally:
         if os.path.exists(partial):
             os.remove(partial)
-
-
-def download_error(url: str, path: str, reason: object) -> DownloadError:
-    """What to do where a download failed."""
-    return DownloadError(
-        f'{url} could not be downloaded ({reason}): put the file at {path} by hand'
-    )
+    return path
 
 
 def _is_complete(path: str) -> bool:
