@@ -151,7 +151,7 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
         raise ValueError(
             f'The {type(model).__name__} has no attention that is known here; give a '
             'model with a RAVLT, an L2ViT, a VisionTransformer or SwinTransformer of '
-            'mmpretrain, or with attention replaced by with_attention.'
+            'mmpretrain, or with attention replaced by WithGlobalAttention.'
         )
     samples = []
     handles = []

@@ -15,7 +15,7 @@ from mmravlt.analysis.rank import (
     singular_values,
     table,
 )
-from mmravlt.models import RAVLT, GlobalAttention, L2ViT, with_attention
+from mmravlt.models import RAVLT, GlobalAttention, L2ViT, WithGlobalAttention
 from mmravlt.ops import rope2d_table
 from mmravlt.registry import ATTENTIONS
 
@@ -304,7 +304,7 @@ def test_a_plain_transformer_is_recorded_with_its_attention_and_with_another(kin
             model = MODELS.build(backbone)
         else:
             backbone.update(with_cls_token=False, out_type='avg_featmap')
-            model = with_attention(backbone, kind)
+            model = WithGlobalAttention(backbone, kind)
     found = analyze(model, [torch.randn(2, 3, 64, 64)])
     assert found.layers('output_features') == [1, 2]
     assert found.layers('kv_buffer') == ([] if kind is None else [1, 2])

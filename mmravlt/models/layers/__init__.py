@@ -2,9 +2,11 @@ from .attention import (
     Attention,
     RALAttention,
     SoftmaxAttention,
+    check_flag,
     merge_heads,
     split_heads,
 )
+from .attention_kinds import Kind, build_attention, kind_options, read_kind
 from .attention_zoo import GlobalAttention
 from .batch_norm import call_normalising
 from .ffn import FFN
@@ -24,20 +26,25 @@ __all__ = [
     'FFN',
     'GELU2d',
     'GlobalAttention',
+    'Kind',
     'LayerNorm2d',
     'PatchEmbed',
     'RALAttention',
     'RoPE2d',
     'SoftmaxAttention',
+    'build_attention',
     'call_forgetting',
     'call_normalising',
     'call_recomputing',
+    'check_flag',
     'conv_norm',
     'from_windows',
     'init_convolution',
     'init_linear',
+    'kind_options',
     'merge_heads',
     'pad_to_multiple',
+    'read_kind',
     'residual_conv',
     'scaled_conv',
     'split_heads',

@@ -16,6 +16,12 @@ from .fused_conv import scaled_conv, split_conv, wide_depthwise_conv
 from .recompute import call_forgetting
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise a ValueError if an option is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} is {value!r}; give True or False.')
+
+
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """Split (B, C, H, W) into (B, heads, H * W, d), a view in channels_last."""
     tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
@@ -50,7 +56,8 @@ class Attention(nn.Module):
 
     A new kind is a subclass with its own :meth:`mix` and, if it is linear,
     :meth:`kv_buffer`, registered in :data:`mmravlt.registry.ATTENTIONS` under the
-    name that configs use.
+    name that configs use. Further arguments of its ``__init__`` are options, which
+    configs give in a dict: ``dict(type='name', option=…)``.
 
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
@@ -63,10 +70,11 @@ class Attention(nn.Module):
             kind's own :meth:`local_branch`, if it has one.
 
     Raises:
-        ValueError: if there is no such φ, or one is chosen although there is no gate.
+        ValueError: if there is no such φ, one is chosen although there is no gate, or
+            ``output_augmentation`` is neither True nor False.
     """
 
-    #: Whether a gate belongs to this kind, where RAVLT does not add it anyway.
+    #: Whether the kind has a gate in any network. In RAVLT, every kind has one.
     own_gate = False
 
     def __init__(
@@ -79,6 +87,7 @@ class Attention(nn.Module):
         lepe: bool = True,
     ) -> None:
         super().__init__()
+        check_flag('output_augmentation', output_augmentation)
         if phi not in PHIS:
             raise ValueError(
                 f'phi is {phi!r}; give one of {", ".join(map(repr, PHIS))}.'
@@ -225,7 +234,8 @@ class RALAttention(Attention):
         options: other arguments of :class:`Attention`.
 
     Raises:
-        ValueError: if there is no such kernel function.
+        ValueError: if there is no such kernel function, or ``kv_augmentation`` is
+            neither True nor False.
     """
 
     own_gate = True
@@ -241,6 +251,7 @@ class RALAttention(Attention):
     ) -> None:
         super().__init__(channels, num_heads, with_cp, **options)
         check_kappa(kappa)
+        check_flag('kv_augmentation', kv_augmentation)
         self.kappa = kappa
         self.kv_augmentation = kv_augmentation
 

@@ -33,6 +33,7 @@ from mmravlt.ops.rope2d import Table
 from mmravlt.registry import ATTENTIONS, register_model
 
 from .attention import Attention, merge_heads, split_heads
+from .attention_kinds import Kind, build_attention, read_kind
 from .init import init_convolution
 
 
@@ -210,39 +211,36 @@ class GlobalAttention(nn.Module):
                         +-> the kind's own convolution, if any
 
     Only 'rala' also has a gate, the output augmentation of the paper. There is neither
-    CPE nor LePE.
+    CPE nor LePE, unless an option of the kind says otherwise (``lepe=True``).
 
     Args:
         channels (int): C of the maps.
         num_heads (int): heads; each takes C / heads channels, a multiple of 4.
-        kind (str): a kind registered in ``mmravlt.registry.ATTENTIONS``.
+        kind (str | dict): a kind registered in ``mmravlt.registry.ATTENTIONS``, or a
+            dict with it as ``type`` and with options, such as
+            ``dict(type='rala', kappa='relu')``.
         rope (bool): rotate queries and keys by their position, in the kinds that RAVLT
             rotates them in, 'rala' and 'softmax'. By default positions count for no
             kind, as in the paper's equations.
 
     Raises:
-        ValueError: if there is no such kind, or the heads do not divide the channels.
+        ValueError: if there is no such kind or option, or the heads do not divide the
+            channels.
     """
 
     def __init__(
-        self, channels: int, num_heads: int, kind: str = 'rala', rope: bool = False
+        self, channels: int, num_heads: int, kind: Kind = 'rala', rope: bool = False
     ) -> None:
         super().__init__()
-        known = sorted(ATTENTIONS.module_dict)
-        if kind not in known:
-            raise ValueError(
-                f'kind is {kind!r}; give one of {", ".join(map(repr, known))}.'
-            )
+        options = read_kind(kind, 'kind')
         if num_heads < 1 or channels % (4 * num_heads):
             raise ValueError(
                 f'num_heads is {num_heads} for {channels} channels; give a number that '
                 'leaves each head a multiple of 4 channels.'
             )
         self.rope = rope
-        attention = ATTENTIONS.get(kind)
-        self.attention = attention(
-            channels, num_heads, output_augmentation=attention.own_gate, lepe=False
-        )
+        bare = dict(output_augmentation=options['type'].own_gate, lepe=False)
+        self.attention = build_attention({**bare, **options}, channels, num_heads)
         self.norm = nn.Identity()
         self.apply(init_convolution)
 

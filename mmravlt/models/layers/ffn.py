@@ -73,7 +73,9 @@ class FFN(nn.Module):
             norm (nn.Module): normalisation without its weights.
             inner (slice): the rows among those of x.
         """
-        return self.fc2(self._activate(self.fc1(norm(x)))[:, :, inner])
+        # In one expression, so that each wide map is gone when the next but one is made.
+        hidden = residual_conv(self.dwconv, self.act(self.fc1(norm(x))))
+        return self.fc2(hidden[:, :, inner])
 
     def _activate(self, x: Tensor) -> Tensor:
         mix = partial(residual_conv, self.dwconv)
