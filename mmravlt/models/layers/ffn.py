@@ -73,7 +73,7 @@ class FFN(nn.Module):
             norm (nn.Module): normalisation without its weights.
             inner (slice): the rows among those of x.
         """
-        # In one expression, so that each wide map is gone when the next but one is made.
+        # In one expression, so that no more than two wide maps exist at a time.
         hidden = residual_conv(self.dwconv, self.act(self.fc1(norm(x))))
         return self.fc2(hidden[:, :, inner])
 
