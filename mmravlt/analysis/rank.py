@@ -353,8 +353,8 @@ def table(analyses: Iterable[Analysis], threshold: float = THRESHOLD) -> list[di
         from 1; 'all' of all heads together), ``module`` (path in the model),
         ``matrix``, ``images`` (how many; of attention within windows, each window
         counts as one), ``tokens`` (mean N), ``d`` (columns of the matrix),
-        ``full_rank`` (d, or the mean of min(N, d) if it is of the output), and ``…_mean`` and ``…_std`` over the images of each of
-        :data:`MEASURES`. The standard deviation divides by the number of images.
+        ``full_rank`` (d, or the mean of min(N, d) if it is of the output), and
+        ``…_mean`` and ``…_std`` over the images of each of :data:`MEASURES`. The standard deviation divides by the number of images.
     """
     return [row for analysis in analyses for row in _rows_of_model(analysis, threshold)]
 
