@@ -194,20 +194,20 @@ class _Watch:
         handles = [attention.proj.register_forward_pre_hook(self.keep_features)]
         if _has_buffer(attention):
             handles += [
-                attention.register_forward_pre_hook(self.keep_table, with_kwargs=True),
+                attention.register_forward_pre_hook(self.keep_rope, with_kwargs=True),
                 attention.first_conv.register_forward_hook(self.keep_buffer),
             ]
         return handles
 
-    def keep_table(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def keep_rope(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        self.table = bound.arguments.get('table')  # not all kinds have one
+        self.rope = bound.arguments.get('rope')  # not all kinds have one
 
     def keep_buffer(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         output = _as_map(output, module)
         parts = output.split(_as_map(args[0], module).shape[1], dim=1)[:3]
         q, k, v = (split_heads(part, self.attention.num_heads) for part in parts)
-        buffer = self.attention.kv_buffer(q, k, v, self.table)
+        buffer = self.attention.kv_buffer(q, k, v, self.rope)
         if buffer is not None:
             self.samples.append(Sample(self.name, 'kv_buffer', buffer.detach()))
 
@@ -354,7 +354,8 @@ def table(analyses: Iterable[Analysis], threshold: float = THRESHOLD) -> list[di
         ``matrix``, ``images`` (how many; of attention within windows, each window
         counts as one), ``tokens`` (mean N), ``d`` (columns of the matrix),
         ``full_rank`` (d, or the mean of min(N, d) if it is of the output), and
-        ``…_mean`` and ``…_std`` over the images of each of :data:`MEASURES`. The standard deviation divides by the number of images.
+        ``…_mean`` and ``…_std`` over the images of each of :data:`MEASURES`. The
+        standard deviation divides by the number of images.
     """
     return [row for analysis in analyses for row in _rows_of_model(analysis, threshold)]
 

@@ -35,7 +35,7 @@ from mmravlt.models.layers import (
     read_kind,
     residual_conv,
 )
-from mmravlt.ops.rope2d import Table
+from mmravlt.ops.rope2d import Rope
 from mmravlt.registry import register_model
 
 from .base import Backbone, is_four
@@ -98,11 +98,11 @@ class Block(nn.Module):
         self.gamma_1 = nn.Parameter(gamma)
         self.gamma_2 = nn.Parameter(gamma.clone())
 
-    def forward(self, x: Tensor, table: Table) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W); ``table`` is the stage's RoPE."""
+    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); ``rope`` is the stage's RoPE."""
         if self.pos is not None:
             x = residual_conv(self.pos, x)
-        x = x + self.drop_path(self.attn(x, table, self.norm1, self.gamma_1))
+        x = x + self.drop_path(self.attn(x, rope, self.norm1, self.gamma_1))
         return x + self.drop_path(self.ffn(x, self.norm2, self.gamma_2))
 
 
@@ -154,12 +154,12 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W); the caller downsamples."""
-        table = self.RoPE(*x.shape[-2:], x.device, x.dtype)
+        rope = self.RoPE(*x.shape[-2:], x.device, x.dtype)
         for block in self.blocks:
             if self.with_cp is True:
-                x = call_recomputing(block, x, table)
+                x = call_recomputing(block, x, rope)
             else:
-                x = block(x, table)
+                x = block(x, rope)
         return x
 
 
@@ -339,14 +339,7 @@ class RAVLT(Backbone):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the stages in ``out_indices``.
-
-        Args:
-            x (Tensor): images, shape (B, in_channels, H, W).
-
-        Returns:
-            tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
-        """
+        """See :meth:`Backbone.forward`."""
         outputs = []
         x = self.patch_embed(x)
         for i, stage in enumerate(self.layers):

@@ -15,7 +15,7 @@ from .gelu import GELU2d
 from .init import init_convolution, init_linear
 from .norm import ChannelLayerNorm, LayerNorm2d
 from .patch_embed import Downsample, PatchEmbed, conv_norm
-from .recompute import call_forgetting, call_recomputing
+from .recompute import call_recomputing, call_recomputing_input
 from .rope2d import RoPE2d
 from .windows import from_windows, pad_to_multiple, to_windows
 
@@ -33,7 +33,7 @@ __all__ = [
     'RoPE2d',
     'SoftmaxAttention',
     'build_attention',
-    'call_forgetting',
+    'call_recomputing_input',
     'call_normalising',
     'call_recomputing',
     'check_flag',

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from mmravlt.ops import rala, rala_kv_buffer, rope2d_rotate
 from mmravlt.ops.rala import check_kappa
-from mmravlt.ops.rope2d import Table
+from mmravlt.ops.rope2d import Rope
 from mmravlt.registry import ATTENTIONS
 
 from .folding import fold_layer_norm, fold_scale
 from .fused_conv import scaled_conv, split_conv, wide_depthwise_conv
-from .recompute import call_forgetting
+from .recompute import call_recomputing_input
 
 
 def check_flag(name: str, value: object) -> None:
@@ -116,18 +116,18 @@ class Attention(nn.Module):
         """The kind's own convolution of the values, of maps (B, C, H, W)."""
         return None
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         """Mix tokens; all tensors have shape (B, heads, N, d)."""
         raise NotImplementedError
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor | None:
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor | None:
         """What a linear attention multiplies the features of its queries with.
 
         Args:
             q (Tensor): queries, shape (B, heads, N, d), as for :meth:`mix`.
             k (Tensor): keys, same shape.
             v (Tensor): values, same shape.
-            table (tuple[Tensor, Tensor]): RoPE of the N positions.
+            rope (tuple[Tensor, Tensor]): RoPE of the N positions.
 
         Returns:
             Tensor | None: shape (B, heads, d, d), at least float32; None if the kind
@@ -141,31 +141,31 @@ class Attention(nn.Module):
         return self.qkvo if hasattr(self, 'qkvo') else self.qkv
 
     def forward(
-        self, x: Tensor, table: Table, norm: nn.Module, gamma: Tensor | None
+        self, x: Tensor, rope: Rope, norm: nn.Module, gamma: Tensor | None
     ) -> Tensor:
         """Compute ``gamma * attention(norm(x))`` of a map (B, C, H, W).
 
         Args:
             x (Tensor): map, shape (B, C, H, W).
-            table (tuple[Tensor, Tensor]): RoPE of its H * W positions.
+            rope (tuple[Tensor, Tensor]): RoPE of its H * W positions.
             norm (nn.Module): normalisation before the attention.
             gamma (Tensor | None): layer scale, shape (1, C, 1, 1); None is 1.
 
         Returns:
             Tensor: shape (B, C, H, W).
         """
-        parts = 4 if hasattr(self, 'qkvo') else 3
-        split = partial(split_conv, self.first_conv, parts)
+        chunks = 4 if hasattr(self, 'qkvo') else 3
+        split = partial(split_conv, self.first_conv, chunks)
         normed = norm(x)
         if self.with_cp is True:  # the whole block is recomputed
             q, k, v, *gate = split(normed)
         else:
-            q, k, v, *gate = call_forgetting(split, normed, norm, x)
+            q, k, v, *gate = call_recomputing_input(split, normed, norm, x)
         if self.output_augmentation and not gate:
             gate = [_PHIS[self.phi](normed)]
         del normed
         q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
-        mixed = merge_heads(self.mix(*q_k_v, table), x.shape[2:])
+        mixed = merge_heads(self.mix(*q_k_v, rope), x.shape[2:])
         if self.lepe is not None:
             mixed = mixed + wide_depthwise_conv(self.lepe, v)
         project = self.proj
@@ -176,7 +176,7 @@ class Attention(nn.Module):
         gate = gate[0]
         if self.with_cp is True:
             return project(mixed * gate)
-        return call_forgetting(project, mixed * gate, torch.mul, mixed, gate)
+        return call_recomputing_input(project, mixed * gate, torch.mul, mixed, gate)
 
     def fold(self, norm: nn.Module, gamma: Tensor) -> 'Attention':
         """An attention with a gate of weights, with its neighbours folded in.
@@ -255,17 +255,17 @@ class RALAttention(Attention):
         self.kappa = kappa
         self.kv_augmentation = kv_augmentation
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
-        return rala(q, k, v, table, self.kappa, self.kv_augmentation)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+        return rala(q, k, v, rope, self.kappa, self.kv_augmentation)
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
-        return rala_kv_buffer(q, k, v, table, self.kappa, self.kv_augmentation)
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+        return rala_kv_buffer(q, k, v, rope, self.kappa, self.kv_augmentation)
 
 
 @ATTENTIONS.register_module('softmax')
 class SoftmaxAttention(Attention):
     """Softmax attention on rotated queries and keys, without an N×N matrix."""
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
-        q, k = rope2d_rotate(q, table), rope2d_rotate(k, table)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+        q, k = rope2d_rotate(q, rope), rope2d_rotate(k, rope)
         return F.scaled_dot_product_attention(q, k, v)

@@ -29,7 +29,7 @@ from mmravlt.ops.linear_attention import (
     linear_features,
     relu_features,
 )
-from mmravlt.ops.rope2d import Table
+from mmravlt.ops.rope2d import Rope
 from mmravlt.registry import ATTENTIONS, register_model
 
 from .attention import Attention, merge_heads, split_heads
@@ -44,7 +44,7 @@ class _FeatureAttention(Attention):
         """Features of queries and keys, all of shape (B, heads, N, d)."""
         raise NotImplementedError
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         """What features of queries are multiplied with, (B, heads, d, d)."""
         return kv_buffer(self.features(q, k)[1], v)
 
@@ -56,7 +56,7 @@ class LinearAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return linear_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return linear_attention(q, k, v)
 
 
@@ -70,10 +70,10 @@ class HydraAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return hydra_features(q, k)
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return hydra_kv_buffer(self.features(q, k)[1], v)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return hydra_attention(q, k, v)
 
 
@@ -84,7 +84,7 @@ class EfficientAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return efficient_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return efficient_attention(q, k, v)
 
 
@@ -103,7 +103,7 @@ class LinearAngularAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return linear_angular_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return linear_angular_attention(q, k, v)
 
 
@@ -123,7 +123,7 @@ class EnhancedAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return relu_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return enhanced_attention(q, k, v)
 
 
@@ -147,7 +147,7 @@ class FocusedAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return focused_features(q, k, self._scale())
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return focused_attention(q, k, v, self._scale())
 
     def _scale(self) -> Tensor:
@@ -169,7 +169,7 @@ class L2ViTAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return relu_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return l2vit_attention(q, k, v, self.temperature)
 
 
@@ -247,8 +247,8 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) of any H and W to (B, C, H, W)."""
         head_dim = x.shape[1] // self.attention.num_heads
-        table = rope2d_table(*x.shape[2:], head_dim, x.device, x.dtype)
+        rope = rope2d_table(*x.shape[2:], head_dim, x.device, x.dtype)
         if not self.rope:
             # no rotation: cosine 1, sine 0
-            table = tuple(t.new_tensor((1, 0)).repeat(*t.shape[:2], 1) for t in table)
-        return self.attention(x, table, self.norm, None)
+            rope = tuple(t.new_tensor((1, 0)).repeat(*t.shape[:2], 1) for t in rope)
+        return self.attention(x, rope, self.norm, None)
