@@ -1,11 +1,12 @@
 r"""Rank of what attention computes of its tokens: Figures 2, 4, 5, 8 of the paper.
 
-Of every attention and every head, two matrices are looked at:
+Of every attention, these matrices are looked at, the first two of every head:
 
 - ``kv_buffer``, d×d: what the features of the queries are multiplied with (the
   ``kv_buffer`` of :mod:`mmravlt.models.layers.attention`); softmax attention has none,
 - ``output_features``, N×d for N tokens: what ``proj`` is given, so with everything that
-  the attention adds to or multiplies with the mixed values.
+  the attention adds to or multiplies with the mixed values,
+- ``output_map``, N×C: the same of all heads side by side, C = heads · d channels.
 
 Their singular values :math:`\sigma_1 \ge \sigma_2 \ge \dots` tell in how many
 directions the rows differ. The paper says neither how it counts a rank nor which layer
@@ -38,7 +39,13 @@ from mmravlt.tasks.config import dicts, innermost_dataset, type_name
 from mmravlt.tasks.files import IMAGE_SUFFIXES, image_size, list_files, need_folder
 
 #: The matrices, by their names in tables, with those in figures.
-MATRICES = {'kv_buffer': 'KV buffer', 'output_features': 'output features'}
+MATRICES = {
+    'kv_buffer': 'KV buffer',
+    'output_features': 'output features',
+    'output_map': 'output of all heads',
+}
+#: Of them, the one that all heads make together.
+ALL_HEADS = 'output_map'
 #: The measures, by their names in tables, with those in figures.
 MEASURES = {
     'rank': 'rank',
@@ -110,7 +117,7 @@ class Sample:
     Attributes:
         module (str): path of the attention in the model.
         matrix (str): one of :data:`MATRICES`.
-        values (Tensor): shape (B, heads, rows, d).
+        values (Tensor): shape (B, heads, rows, d); (B, 1, rows, C) of all heads.
     """
 
     module: str
@@ -144,7 +151,7 @@ def record(model: nn.Module) -> Iterator[list[Sample]]:
         raise ValueError(
             f'The {type(model).__name__} has no attention that is known here; give a '
             'model with a RAVLT, an L2ViT, a VisionTransformer or SwinTransformer of '
-            'mmpretrain, or with attention replaced by with_attention.'
+            'mmpretrain, or with attention replaced by WithGlobalAttention.'
         )
     samples = []
     handles = []
@@ -180,20 +187,20 @@ class _Watch:
         handles = [attention.proj.register_forward_pre_hook(self.keep_features)]
         if _has_buffer(attention):
             handles += [
-                attention.register_forward_pre_hook(self.keep_table, with_kwargs=True),
+                attention.register_forward_pre_hook(self.keep_rope, with_kwargs=True),
                 attention.first_conv.register_forward_hook(self.keep_buffer),
             ]
         return handles
 
-    def keep_table(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def keep_rope(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        self.table = bound.arguments.get('table')  # not all kinds have one
+        self.rope = bound.arguments.get('rope')  # not all kinds have one
 
     def keep_buffer(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         output = _as_map(output, module)
         parts = output.split(_as_map(args[0], module).shape[1], dim=1)[:3]
         q, k, v = (split_heads(part, self.attention.num_heads) for part in parts)
-        buffer = self.attention.kv_buffer(q, k, v, self.table)
+        buffer = self.attention.kv_buffer(q, k, v, self.rope)
         if buffer is not None:
             self.samples.append(Sample(self.name, 'kv_buffer', buffer.detach()))
 
@@ -201,6 +208,8 @@ class _Watch:
         features = _as_map(args[0].detach(), module)
         features = split_heads(features, self.attention.num_heads)
         self.samples.append(Sample(self.name, 'output_features', features))
+        joined = features.transpose(1, 2).flatten(2).unsqueeze(1)
+        self.samples.append(Sample(self.name, ALL_HEADS, joined))
 
 
 def _as_map(x: Tensor, layer: nn.Module) -> Tensor:
@@ -227,7 +236,7 @@ class Spectra:
 
     @property
     def head_dim(self) -> int:
-        """Channels of a head, d."""
+        """Channels of a head, d; of all heads, C."""
         return self.values.shape[-1]
 
 
@@ -334,11 +343,12 @@ def table(analyses: Iterable[Analysis], threshold: float = THRESHOLD) -> list[di
 
     Returns:
         list[dict]: rows with ``model``, ``weights``, ``layer`` and ``head`` (both count
-        from 1), ``module`` (path in the model), ``matrix``, ``images`` (how many;
-        of attention within windows, each window counts as one),
-        ``tokens`` (mean N), ``d``, ``full_rank`` (d, or the mean of min(N, d) if it is
-        of the output features), and ``…_mean`` and ``…_std`` over the images of each of
-        :data:`MEASURES`. The standard deviation divides by the number of images.
+        from 1; 'all' of all heads together), ``module`` (path in the model),
+        ``matrix``, ``images`` (how many; of attention within windows, each window
+        counts as one), ``tokens`` (mean N), ``d`` (columns of the matrix),
+        ``full_rank`` (d, or the mean of min(N, d) if it is of the output), and
+        ``…_mean`` and ``…_std`` over the images of each of :data:`MEASURES`. The
+        standard deviation divides by the number of images.
     """
     return [row for analysis in analyses for row in _rows_of_model(analysis, threshold)]
 
@@ -355,7 +365,7 @@ def _rows_of_model(analysis: Analysis, threshold: float) -> Iterator[dict]:
                 weights=analysis.weights,
                 layer=layer,
                 module=analysis.modules[layer - 1],
-                head=head + 1,
+                head='all' if matrix == ALL_HEADS else head + 1,
                 matrix=matrix,
                 images=len(spectra.values),
                 tokens=spectra.tokens.mean().item(),
@@ -369,7 +379,7 @@ def _rows_of_model(analysis: Analysis, threshold: float) -> Iterator[dict]:
 
 
 def full_rank(spectra: Spectra, matrix: str) -> float:
-    """d of a KV buffer; of output features min(N, d), on average over the images."""
+    """d of a KV buffer; of the output min(N, d), on average over the images."""
     if matrix == 'kv_buffer':
         return float(spectra.head_dim)
     return spectra.tokens.clamp(max=spectra.head_dim).mean().item()

@@ -1,4 +1,10 @@
-from .backbones import RAVLT, Backbone, L2ViT, with_attention
+from .backbones import (
+    RAVLT,
+    Backbone,
+    L2ViT,
+    WithGlobalAttention,
+    with_attention,
+)
 from .layers import GlobalAttention
 from .necks import RAVLTNeck
 
@@ -8,5 +14,6 @@ __all__ = [
     'GlobalAttention',
     'L2ViT',
     'RAVLTNeck',
+    'WithGlobalAttention',
     'with_attention',
 ]

@@ -29,7 +29,7 @@ from mmravlt.models.layers import (
 from mmravlt.models.layers.fused_conv import ResidualConv
 from mmravlt.ops import rope2d_rotate
 from mmravlt.ops.rala import add_keys, attend, kappa
-from mmravlt.ops.rope2d import Table
+from mmravlt.ops.rope2d import Rope
 from mmravlt.ops.runtime import autocast_dtype, use_autocast
 
 from .check import check_is_released
@@ -179,7 +179,7 @@ class _Block(nn.Module):
         self.ffn = block.ffn.fold(block.norm2, block.gamma_2)
         self.attend_by_rows = _BY_ROWS[type(block.attn)]
 
-    def forward(self, x: Tensor, rope: Table) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope) -> Tensor:
         """Overwrite a map (B, C, H, W) with the block's result, and return it."""
         if len(self.budget.chunks(x, ATTENTION)) == 1:
             x.copy_(self.pos(x))
@@ -194,7 +194,7 @@ class _Block(nn.Module):
         return x
 
 
-def _rala_by_rows(block: _Block, x: Tensor, rope: Table) -> None:
+def _rala_by_rows(block: _Block, x: Tensor, rope: Rope) -> None:
     """Add position and RALA to a map, in place."""
     attn, norm, (rows_rope, columns) = block.attn, block.norm, rope
     chunks, heads = block.budget.chunks(x), attn.num_heads
@@ -227,7 +227,7 @@ def _rala_by_rows(block: _Block, x: Tensor, rope: Table) -> None:
     overwrite(x, chunks, 2, attend_to_all)
 
 
-def _softmax_by_rows(block: _Block, x: Tensor, rope: Table) -> None:
+def _softmax_by_rows(block: _Block, x: Tensor, rope: Rope) -> None:
     """Add position and softmax attention to a map, in place."""
     attn, norm, (rows_rope, columns) = block.attn, block.norm, rope
     chunks, heads = block.budget.chunks(x), attn.num_heads

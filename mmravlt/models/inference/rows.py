@@ -92,31 +92,32 @@ class ConvsByRows(nn.Module):
         if len(chunks) == 1:
             return self.layers(x.contiguous(memory_format=torch.channels_last))
 
-        def compute(count: int, start: int, stop: int) -> Tensor:
-            """Rows of the result of the first ``count`` layers."""
-            if count == 0:
-                rows = x[:, :, start:stop]
-                return rows.contiguous(memory_format=torch.channels_last)
-            layer = self.layers[count - 1]
-            if not isinstance(layer, nn.Conv2d):
-                return layer(compute(count - 1, start, stop))
-            stride, padding = layer.stride[0], layer.padding[0]
-            first = start * stride - padding
-            last = (stop - 1) * stride - padding + layer.kernel_size[0]
-            a, b = max(first, 0), min(last, heights[count - 1])
-            rows = compute(count - 1, a, b)
-            if b - a < last - first:
-                rows = F.pad(rows, (0, 0, a - first, last - b))
-            padding = (0, layer.padding[1])
-            return F.conv2d(rows, layer.weight, layer.bias, layer.stride, padding)
-
         result = None
         for chunk in chunks:
-            rows = compute(len(self.layers), chunk.start, chunk.stop)
+            rows = self._rows(x, heights, chunk.start, chunk.stop)
             if result is None:
                 result = empty_map(rows, shape)
             result[:, :, chunk] = rows
         return result
+
+    def _rows(self, x: Tensor, heights: list[int], start: int, stop: int) -> Tensor:
+        """Rows of the last of the layers whose input and results have ``heights``."""
+        if len(heights) == 1:
+            rows = x[:, :, start:stop]
+            return rows.contiguous(memory_format=torch.channels_last)
+        *heights, _ = heights
+        layer = self.layers[len(heights) - 1]
+        if not isinstance(layer, nn.Conv2d):
+            return layer(self._rows(x, heights, start, stop))
+        stride, padding = layer.stride[0], layer.padding[0]
+        first = start * stride - padding
+        last = (stop - 1) * stride - padding + layer.kernel_size[0]
+        a, b = max(first, 0), min(last, heights[-1])
+        rows = self._rows(x, heights, a, b)
+        if b - a < last - first:
+            rows = F.pad(rows, (0, 0, a - first, last - b))
+        sides = (0, layer.padding[1])  # rows bring their halo
+        return F.conv2d(rows, layer.weight, layer.bias, layer.stride, sides)
 
 
 def with_halo(chunk: slice, halo: int) -> tuple[slice, slice]:

@@ -7,31 +7,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from mmravlt.ops.runtime import wide
+from mmravlt.ops.runtime import at_least_float32
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     """``norm(conv(x))`` as one convolution, where batch statistics are fixed."""
-    statistics = wide(norm.running_mean), wide(norm.running_var)
+    statistics = at_least_float32(norm.running_mean), at_least_float32(norm.running_var)
     weight, bias = fuse_conv_bn_weights(
-        *(wide(conv.weight), wide(conv.bias), *statistics),
-        *(norm.eps, wide(norm.weight), wide(norm.bias)),
+        *(at_least_float32(conv.weight), at_least_float32(conv.bias), *statistics),
+        *(norm.eps, at_least_float32(norm.weight), at_least_float32(norm.bias)),
     )
     return _like(conv, weight, bias)
 
 
 def fold_layer_norm(norm: nn.LayerNorm, conv: nn.Conv2d) -> nn.Conv2d:
     """A 1×1 convolution of a normalised map, of what has only been normalised."""
-    weight, bias = wide(conv.weight), wide(conv.bias)
-    bias = bias + weight.flatten(1) @ wide(norm.bias)
-    return _like(conv, weight * wide(norm.weight)[:, None, None], bias)
+    weight, bias = at_least_float32(conv.weight), at_least_float32(conv.bias)
+    bias = bias + weight.flatten(1) @ at_least_float32(norm.bias)
+    return _like(conv, weight * at_least_float32(norm.weight)[:, None, None], bias)
 
 
 def fold_scale(gamma: Tensor, conv: nn.Conv2d) -> nn.Conv2d:
     """``gamma * conv(x)`` as one convolution; gamma has the shape (1, C, 1, 1)."""
-    scale = wide(gamma).flatten()
-    weight = wide(conv.weight) * scale[:, None, None, None]
-    return _like(conv, weight, wide(conv.bias) * scale)
+    scale = at_least_float32(gamma).flatten()
+    weight = at_least_float32(conv.weight) * scale[:, None, None, None]
+    return _like(conv, weight, at_least_float32(conv.bias) * scale)
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:

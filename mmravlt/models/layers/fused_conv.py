@@ -73,24 +73,24 @@ def _identity(weight: Tensor) -> Tensor:
     return taps
 
 
-def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
-    """Compute ``conv(x).chunk(parts, dim=1)``.
+def split_conv(conv: nn.Module, chunks: int, x: Tensor) -> tuple[Tensor, ...]:
+    """Compute ``conv(x).chunk(chunks, dim=1)``.
 
-    On a CPU each chunk has its own convolution with its share of the weights, so that
+    On a CPU each chunk has its own convolution with its chunk of the weights, so that
     in the backward pass nothing has to join the gradients of the chunks.
 
     Args:
         conv (nn.Module): a 1×1 convolution with a bias.
-        parts (int): a divisor of its channels C.
+        chunks (int): a divisor of its channels C.
         x (Tensor): its input.
 
     Returns:
-        tuple[Tensor]: each of shape (B, C / parts, H, W).
+        tuple[Tensor]: each of shape (B, C / chunks, H, W).
     """
     if not is_plain(conv) or x.device.type != 'cpu' or is_recording():
-        return conv(x).chunk(parts, dim=1)
-    shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
-    return tuple(F.conv2d(x, weight, bias) for weight, bias in shares)
+        return conv(x).chunk(chunks, dim=1)
+    pairs = zip(conv.weight.chunk(chunks), conv.bias.chunk(chunks), strict=True)
+    return tuple(F.conv2d(x, weight, bias) for weight, bias in pairs)
 
 
 def wide_depthwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
@@ -149,13 +149,13 @@ class _WideDepthwiseConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = _depthwise_backward(dy, x, weight, (rows, columns), 0)
         if ctx.needs_input_grad[1]:
-            parts, left = [], columns
-            for part in weight.split(3, dim=3):
-                right = part.shape[3] - 1 - left
+            chunks, left = [], columns
+            for chunk in weight.split(3, dim=3):
+                right = chunk.shape[3] - 1 - left
                 near = F.pad(x, (left, right))
-                parts.append(_depthwise_backward(dy, near, part, (rows, 0), 1))
-                left -= part.shape[3]
-            dweight = torch.cat(parts, dim=3)
+                chunks.append(_depthwise_backward(dy, near, chunk, (rows, 0), 1))
+                left -= chunk.shape[3]
+            dweight = torch.cat(chunks, dim=3)
         if ctx.needs_input_grad[2]:
             dbias = dy.sum((0, 2, 3))
         return dx, dweight, dbias

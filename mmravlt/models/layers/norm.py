@@ -3,7 +3,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mmravlt.ops.runtime import is_compiling
+from mmravlt.ops.runtime import at_least_float32, is_compiling
 
 
 class LayerNorm2d(nn.Module):
@@ -60,7 +60,7 @@ def _as_one_formula(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     Of symbolic sizes, PyTorch's compiler cannot return views.
     """
     weight, bias = (p[:, None, None] for p in norm.parameters())
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    variance, mean = torch.var_mean(wide, dim=1, correction=0, keepdim=True)
-    normed = (wide - mean) * (variance + norm.eps).rsqrt() * weight + bias
+    exact = at_least_float32(x)
+    variance, mean = torch.var_mean(exact, dim=1, correction=0, keepdim=True)
+    normed = (exact - mean) * (variance + norm.eps).rsqrt() * weight + bias
     return normed.to(torch.promote_types(x.dtype, weight.dtype))

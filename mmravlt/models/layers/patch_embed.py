@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .batch_norm import call_normalising
 from .folding import fold_batch_norm
 from .gelu import GELU2d
-from .recompute import call_forgetting
+from .recompute import call_recomputing_input
 
 
 def conv_norm(
@@ -49,7 +49,7 @@ class PatchEmbed(nn.Module):
         x = call_normalising(norm, conv(x))
         for i in (2, 5, 8):
             act, conv, norm = self.proj[i : i + 3]
-            x = call_normalising(norm, call_forgetting(conv, act(x), act, x))
+            x = call_normalising(norm, call_recomputing_input(conv, act(x), act, x))
         return x
 
     def fold(self) -> nn.Sequential:
