@@ -167,7 +167,6 @@ def test_amp_and_auto_scale_lr_are_applied(detection):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='shell scripts need a POSIX system')
 def test_two_processes_train_and_test_through_the_shell_scripts(detection):
-
     def launch(script, *arguments):
         done = run_program(
             *('bash', TOOLS / script, 'config.py', *arguments, '--data', 'data'),
