@@ -63,8 +63,9 @@ def run_python(*words, **options) -> subprocess.CompletedProcess:
 def run_tool(name, *words, cwd, check=True) -> subprocess.CompletedProcess:
     """Run ``tools/NAME`` in the folder ``cwd``; the rest as :func:`run_program`.
 
-    It finds the libraries imported already, unlike the commands of the README, which
-    their test starts from nothing.
+    It finds the libraries imported already, so what they read of the environment when
+    they are imported is not that of the test. The commands of the README start from
+    nothing, in their own test.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / stream for stream in ('stdout', 'stderr')]
@@ -82,23 +83,26 @@ def start_tool(name, *words, cwd, files=(os.devnull, os.devnull)):
         multiprocessing.Process: that can be waited for, and killed.
     """
     words = [str(TOOLS / name), *map(str, words)]
-    process = _CONTEXT.Process(target=_become, args=(words, cwd, files))
+    environment = {**os.environ, **ENVIRONMENT}
+    process = _CONTEXT.Process(target=_become, args=(words, cwd, files, environment))
     process.start()
     return process
 
 
-def _become(words, folder, files):
+def _become(words, folder, files, environment):
     """Make this process the one that runs a tool."""
     for stream, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     multiprocessing.set_start_method(None, force=True)  # as in a program just started
     torch.set_num_threads(1)
-    os.environ.update(ENVIRONMENT)
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(folder)
     sys.argv = words
     runpy.run_path(words[0], run_name='__main__')
 
 
 def _checked(done):
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    said = done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 0, f'{done.args}\n{said}'
     return done

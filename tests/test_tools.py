@@ -167,7 +167,6 @@ def test_amp_and_auto_scale_lr_are_applied(detection):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == 'nt', reason='shell scripts need a POSIX system')
 def test_two_processes_train_and_test_through_the_shell_scripts(detection):
-
     def launch(script, *arguments):
         done = run_program(
             *('bash', TOOLS / script, 'config.py', *arguments, '--data', 'data'),
@@ -176,12 +175,13 @@ def test_two_processes_train_and_test_through_the_shell_scripts(detection):
         )
         return done.stdout + done.stderr
 
-    said = launch('dist_train.sh', '2', '--work-dir', 'work')
+    once = ('--cfg-options', 'train_cfg.max_epochs=1')
+    said = launch('dist_train.sh', '2', '--work-dir', 'work', *once)
     records = [r for r in scalars(detection / 'work') if 'loss' in r]
-    assert len(records) == 3  # 4 images, 2 processes with batches of 2
+    assert len(records) == 1  # 4 images, 2 processes with batches of 2
     if not torch.cuda.is_available():
         assert said.count('NCCL is replaced by gloo') == 1
-    launch('dist_test.sh', 'work/epoch_3.pth', '2', '--work-dir', 'tested')
+    launch('dist_test.sh', 'work/epoch_1.pth', '2', '--work-dir', 'tested')
     (metrics,) = (detection / 'tested').glob('*/*.json')
     assert 'coco/segm_mAP' in json.loads(metrics.read_text())
 

@@ -13,7 +13,7 @@ from mmravlt.models.backbones.base import Backbone
 
 from ..golden_fill import filled, make_input, relative_error
 
-SIZES = dict(embed_dims=(8, 16, 24, 32), depths=(2, 2, 3, 2), num_heads=(1, 2, 3, 4))
+SIZES = dict(embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 2), num_heads=(1, 2, 3, 4))
 # Options that choose other layers than the defaults do, where a backbone has them.
 LAYOUTS = {
     'RAVLT': [
