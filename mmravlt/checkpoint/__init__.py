@@ -1,11 +1,12 @@
 """Read weights, see what they are, and fit them to a model.
 
-``loading`` reads a file without running what it carries, ``weights`` recognises
-what it is, of which of the ``families``, and gives a model the weights it needs,
-``writing`` makes clean files of it. All of it works on names, shapes and tensors:
-nothing here knows a model.
+``download`` fetches a file, ``loading`` reads it without running what it carries,
+``weights`` recognises what it is, of which of the ``families``, and gives a model the
+weights it needs, ``writing`` makes clean files of it. All of it works on names, shapes
+and tensors: nothing here knows a model.
 """
 
+from .download import cached_path, download
 from .errors import (
     CheckpointError,
     DamagedCheckpointError,
@@ -35,8 +36,10 @@ __all__ = [
     'Size',
     'UnsafeCheckpointError',
     'WrongWeightsError',
+    'cached_path',
     'choose_weights',
     'convert_file',
+    'download',
     'find_backbones',
     'fit',
     'load_file',

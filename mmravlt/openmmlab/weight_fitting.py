@@ -194,6 +194,8 @@ def load_state_dict(
     Raises:
         WrongWeightsError: The weights belong to another model; it is unchanged.
     """
+    from mmravlt.models.loading import check_rope
+
     original = load_state_dict.before_mmravlt
     model = _unwrapped(module)
     own = model.state_dict()
@@ -219,7 +221,7 @@ def load_state_dict(
             f'{file} ({contents}) does not give this model {report.lacking}: test '
             'with the config it was trained with, and the same classes'
         )
-    _check_rope(model, weights, file)
+    check_rope(model, weights, file)
     # What the file does not have stays, and MMEngine has nothing to complain of.
     complete = OrderedDict({**own, **weights})
     complete._metadata = getattr(state_dict, '_metadata', OrderedDict())
@@ -277,18 +279,6 @@ def _recognise(state_dict: Mapping) -> tuple[Contents, str, int | None]:
             facts = {'layout': source.layout, 'averaging': source.averaging}
             return replace(contents, **facts), source.file, source.number
     return contents, 'the given weights', None
-
-
-def _check_rope(model: nn.Module, weights: Mapping, file: str) -> None:
-    """Check the RoPE frequencies of a file before anything is loaded."""
-    from mmravlt.models.layers import RoPE2d
-
-    for name, part in model.named_modules():
-        if isinstance(part, RoPE2d):
-            try:  # it has no weights, so this loads nothing
-                part._load_from_state_dict(weights, f'{name}.', {}, True, [], [], [])
-            except RuntimeError as error:
-                raise WrongWeightsError(f'{file} cannot be used: {error}') from None
 
 
 def _log(report: Report, number: int | None, logger: Any) -> None:

@@ -364,9 +364,7 @@ def test_safetensors_are_downloaded_whole_or_not_at_all(server, cache, cut):
     body = len(header).to_bytes(8, 'little') + header + bytes(4)
     server.files['/x.safetensors'], server.cut = body, cut
     if cut is None:
-        checkpoint_loading._download(
-            server.address + '/x.safetensors', str(cache / 'x.safetensors'), False
-        )
+        checkpoint_loading.download(server.address + '/x.safetensors', progress=False)
         assert (cache / 'x.safetensors').read_bytes() == body
     else:
         refused(server, cache, '/x.safetensors', r'\d+ bytes arrived')

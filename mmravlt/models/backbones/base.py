@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 
-from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmravlt.models.base_module import BaseModule
 
 
 class Backbone(BaseModule):
@@ -72,7 +72,6 @@ class Backbone(BaseModule):
         if drop_path_rate is None:
             drop_path_rate = self.settings['drop_path_rate']
         _check_out_indices(out_indices)
-        _check_norm_cfg(norm_cfg)
         if not is_int(in_channels) or in_channels < 1:
             raise ValueError(
                 f'in_channels is {in_channels!r}; give a whole number from 1.'
@@ -189,19 +188,6 @@ def is_four(values) -> bool:
 def is_int(value) -> bool:
     """Whether an option is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_norm_cfg(norm_cfg: dict) -> None:
-    try:
-        is_batch_norm = isinstance(
-            build_norm_layer(norm_cfg, 2)[1], (nn.BatchNorm2d, nn.SyncBatchNorm)
-        )
-    except (KeyError, TypeError):
-        is_batch_norm = False
-    if not is_batch_norm:
-        raise ValueError(
-            f"norm_cfg is {norm_cfg!r}; give dict(type='BN') or dict(type='SyncBN')."
-        )
 
 
 def _check_out_indices(out_indices: Sequence[int]) -> None:

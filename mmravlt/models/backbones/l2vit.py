@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from mmravlt.models.layers import (
     ChannelLayerNorm,
+    DropPath,
     GELU2d,
+    build_batch_norm,
     call_normalising,
     call_recomputing,
     conv_norm,
@@ -129,7 +129,7 @@ class LocalConcentration(nn.Module):
         super().__init__()
         self.conv1 = _depthwise(channels, 7)
         self.act = GELU2d()
-        self.bn = build_norm_layer(norm_cfg, channels)[1]
+        self.bn = build_batch_norm(norm_cfg, channels)
         self.conv2 = _depthwise(channels, 7)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 
 import torch
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from mmravlt.models.layers import (
     FFN,
     Downsample,
+    DropPath,
     LayerNorm2d,
     PatchEmbed,
     RoPE2d,
