@@ -4,7 +4,7 @@ Where MMEngine is installed, importing this package makes ``type='RAVLT'`` (and
 ``type='L2ViT'``, a second linear vision transformer) known to mmdet, mmseg and
 mmpretrain and bridges what today's torch needs of them, so a config needs only
 ``custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)``. With PyTorch
-alone, the same models are built by their classes.
+alone, the same models are built by :func:`create_model` or by their classes.
 """
 
 import sys
@@ -60,5 +60,6 @@ if not _is_doctor():
 
     from . import models  # noqa: F401  (registers the backbones)
     from .inference import optimize_for_inference
+    from .zoo import create_model, list_models
 
-    __all__ += ['optimize_for_inference']
+    __all__ += ['create_model', 'list_models', 'optimize_for_inference']

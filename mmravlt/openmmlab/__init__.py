@@ -1,8 +1,11 @@
-"""Features that mmravlt adds to MMEngine: its loading of weights, and its devices."""
+"""Features that mmravlt adds to MMEngine: loading of weights, devices, layer decay."""
 
 
 def install() -> None:
-    """Make the loading of weights safe, and let it give models what they need."""
-    from . import checkpoint_loading
+    """Make the loading of weights safe, and let it give models what they need.
+
+    And register what configs name.
+    """
+    from . import checkpoint_loading, layer_decay  # noqa: F401
 
     checkpoint_loading.install()

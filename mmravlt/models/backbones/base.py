@@ -13,8 +13,9 @@ class Backbone(BaseModule):
     """A backbone of four stages, with the options of OpenMMLab's backbones.
 
     A subclass has an ``arch_zoo``, builds its parts from ``self.settings``, says in
-    :meth:`frozen_parts` what ``frozen_stages`` freezes, and at the end of its
-    ``__init__`` calls :meth:`freeze`.
+    :meth:`frozen_parts` what ``frozen_stages`` freezes and in :meth:`block_of` which
+    block a parameter belongs to, and at the end of its ``__init__`` calls
+    :meth:`freeze`.
 
     Args:
         arch (str | dict): a name in ``arch_zoo``, or a dict with ``embed_dims``,
@@ -121,6 +122,38 @@ class Backbone(BaseModule):
         for module in self.frozen_parts():
             module.eval()
             module.requires_grad_(False)
+
+    def block_of(self, name: str) -> tuple[int, int] | None:
+        """Stage and block that a parameter of this name counts to.
+
+        The block is -1 before the first of a stage. None stands for what comes after
+        the last block, such as output norms.
+        """
+        raise NotImplementedError
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter, for learning rates that fall towards the image.
+
+        As in mmpretrain's backbones: the patch embedding has depth 0, the blocks 1, 2,
+        …, and all that follows them the largest depth.
+
+        Args:
+            param_name (str): name of the parameter in a model.
+            prefix (str): what names of the backbone's parameters begin with there, such
+                as 'backbone.'. Parameters with another name follow the backbone.
+
+        Returns:
+            tuple[int, int]: the depth, and the number of depths.
+        """
+        depths = self.settings['depths'][: self.num_stages]
+        block = None
+        if param_name.startswith(prefix):
+            block = self.block_of(param_name.removeprefix(prefix))
+        last = sum(depths) + 1
+        if block is None:
+            return last, last + 1
+        stage, number = block
+        return sum(depths[:stage]) + number + 1, last + 1
 
     def lay_out(self, x: Tensor) -> Tensor:
         """A map as it is returned: contiguous, unless ``out_channels_last``.

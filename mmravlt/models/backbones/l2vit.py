@@ -406,6 +406,15 @@ class L2ViT(Backbone):
             if i < self.frozen_stages:
                 yield self.get_submodule(f'norm{i}')
 
+    def block_of(self, name: str) -> tuple[int, int] | None:
+        """The way down to a stage counts to its first block."""
+        match name.split('.'):
+            case 'downsample_layers', stage, *_:
+                return int(stage), -1 if stage == '0' else 0
+            case 'stages', stage, block, *_:
+                return int(stage), int(block)
+        return None
+
 
 def _depthwise(channels: int, size: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels)
