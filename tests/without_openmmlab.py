@@ -69,7 +69,7 @@ def test_flops_and_ranks_are_measured():
         model = mmravlt.create_model('ravlt_t', num_classes=1000).eval()
         x = torch.empty(1, 3, 224, 224)
     _, layers, full = count_multiply_adds(lambda: model(x))
-    assert (round(layers / 1e9, 2), round(full / 1e9, 2)) == (2.41, 2.64)
+    assert (round(layers / 1e9, 2), round(full / 1e9, 2)) == (2.41, 2.63)
     assert measure(singular_values(torch.eye(3)))['rank'] == 3
 
 

@@ -26,8 +26,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Everything else in ``paramwise_cfg`` means what it does in MMEngine's
     ``DefaultOptimWrapperConstructor``, a ``lr_mult`` of ``custom_keys`` included: the
-    factors multiply. MMEngine's log shows the learning rate of the first parameter,
-    which has the smallest.
+    factors multiply. As ``lr``, MMEngine's log shows the learning rate of the first
+    parameter, which has the smallest, and as ``base_lr`` the rate itself.
 
     Args:
         optim_wrapper_cfg (dict): of the optimizer wrapper, with an optimizer's ``lr``.
