@@ -102,12 +102,9 @@ def test_the_doctor_says_what_works_and_what_is_absent(site):
     assert 'ok  models: RAVLT runs with PyTorch alone' in done.stdout
 
 
-@pytest.mark.parametrize(
-    'code', ["raise ImportError('broken.so')", "__version__ = '0'"]
-)
-def test_a_broken_mmengine_is_not_taken_for_a_missing_one(code, tmp_path):
+def test_a_broken_mmengine_is_not_taken_for_a_missing_one(tmp_path):
     (tmp_path / 'mmengine').mkdir()
-    (tmp_path / 'mmengine/__init__.py').write_text(code)
+    (tmp_path / 'mmengine/__init__.py').write_text("raise ImportError('broken.so')")
     done = subprocess.run(
         [sys.executable, '-c', 'import mmravlt'],
         env={**os.environ, 'PYTHONPATH': str(tmp_path)},
@@ -115,14 +112,13 @@ def test_a_broken_mmengine_is_not_taken_for_a_missing_one(code, tmp_path):
         text=True,
     )
     assert done.returncode == 1
-    assert 'broken.so' in done.stderr or 'mmravlt needs mmengine>=' in done.stderr
+    assert 'broken.so' in done.stderr
 
 
-def test_a_folder_that_an_uninstallation_left_is_no_mmengine(site, tmp_path):
+def test_a_folder_that_an_uninstallation_left_is_no_mmengine(tmp_path):
     (tmp_path / 'mmengine/__pycache__').mkdir(parents=True)
-    folder = os.pathsep.join([str(tmp_path), str(site(INSTALLED))])
-    code = 'from mmravlt.foundation import has_mmengine; print(has_mmengine())'
-    done = run(folder, '-c', code)
+    facts = "runpy.run_path('mmravlt/foundation.py')"
+    done = run(tmp_path, '-c', f"import runpy; print({facts}['has_mmengine']())")
     assert done.stdout == 'False\n', done.stdout + done.stderr
 
 
