@@ -6,6 +6,7 @@ def install() -> None:
 
     And register what configs name.
     """
-    from . import checkpoint_loading, layer_decay  # noqa: F401
+    from . import checkpoint_loading, layer_decay
 
     checkpoint_loading.install()
+    layer_decay.install()

@@ -7,7 +7,13 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+def install() -> None:
+    """Register the constructor where every library finds it."""
+    OPTIM_WRAPPER_CONSTRUCTORS.register_module(
+        module=LayerDecayOptimWrapperConstructor, force=True
+    )
+
+
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Multiply learning rates of a backbone by a power of its parameters' depth.
 
