@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -48,7 +49,7 @@ class Backbone(BaseModule):
     #: Sizes by the names that ``arch`` takes.
     arch_zoo: Mapping[str, dict] = {}
     #: What a dict given as ``arch`` may leave out.
-    arch_defaults: Mapping[str, Real] = {'drop_path_rate': 0.0}
+    arch_defaults: Mapping[str, float] = {'drop_path_rate': 0.0}
     #: Channels of a head are a multiple of the number, for the reason.
     head_rule = (1, 'give a multiple of the heads')
     #: Values of ``with_cp`` beside True and False.
@@ -70,16 +71,17 @@ class Backbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.settings = self._read_arch(arch)
-        if drop_path_rate is None:
-            drop_path_rate = self.settings['drop_path_rate']
+        rate: Any = drop_path_rate
+        if rate is None:
+            rate = self.settings['drop_path_rate']
         _check_out_indices(out_indices)
         if not is_int(in_channels) or in_channels < 1:
             raise ValueError(
                 f'in_channels is {in_channels!r}; give a whole number from 1.'
             )
-        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+        if not isinstance(rate, Real) or not 0 <= float(rate) < 1:
             raise ValueError(
-                f'drop_path_rate is {drop_path_rate!r}; it is a probability, give a '
+                f'drop_path_rate is {rate!r}; it is a probability, give a '
                 'value from 0 to below 1.'
             )
         if not isinstance(with_cp, bool) and with_cp not in self.with_cp_names:
@@ -105,7 +107,7 @@ class Backbone(BaseModule):
 
         depths = self.settings['depths']
         last = max(sum(depths) - 1, 1)
-        rates = [drop_path_rate * i / last for i in range(sum(depths))]
+        rates = [rate * i / last for i in range(sum(depths))]
         self.drop_path_rates = [
             rates[sum(depths[:i]) : sum(depths[: i + 1])]
             for i in range(self.num_stages)
