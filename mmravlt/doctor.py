@@ -189,16 +189,16 @@ def _examine_foundation(report: Report) -> bool:
         if not report.attempt(name, lambda name=name: _import(name), FRESH):
             return False
 
-    from .compat import mmcv_ops
+    from .compat import mmcv_ext
 
-    status = mmcv_ops.status()
+    status = mmcv_ext.status()
     if status.real:
         report.ok('mmcv ops: the compiled ones of this mmcv')
     elif status.broken:
         report.bad(
             f'mmcv ops: {status.reason}; stand-ins are used for '
             f'{", ".join(status.stand_ins)}',
-            mmcv_ops.FIX,
+            mmcv_ext.FIX,
         )
     else:
         report.ok(

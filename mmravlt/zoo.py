@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from .checkpoint import load_weights
 from .models import RAVLT, Backbone, Classifier, L2ViT, RAVLTNeck
 from .models.backbones.base import is_int
 from .models.classifier import GlobalAveragePooling
-from .models.loading import load_weights
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def create_model(
         classifier = mmravlt.create_model('ravlt_t', checkpoint=True, num_classes=1000)
 
     A report of what became of a file's weights is logged, see
-    :func:`mmravlt.models.loading.load_weights`; ``logging.basicConfig(level='INFO')``
+    :func:`mmravlt.checkpoint.load_weights`; ``logging.basicConfig(level='INFO')``
     shows it in any case. A classifier of another number of classes than the file's
     begins with a new last layer, and the report says so.
 

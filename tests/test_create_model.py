@@ -13,6 +13,7 @@ from mmravlt.checkpoint import (
     DownloadError,
     MissingCheckpointError,
     WrongWeightsError,
+    load_weights,
 )
 from mmravlt.models import RAVLT, L2ViT
 from mmravlt.ops import rope2d_angles
@@ -153,8 +154,6 @@ def test_foreign_rope_frequencies_are_refused_and_change_nothing(tmp_path):
     angle = 2 * rope2d_angles(64, 'cpu')
     weights = {n: torch.zeros_like(v) for n, v in before.items()}
     torch.save({**weights, 'layers.0.RoPE.angle': angle}, tmp_path / 'x.pth')
-    from mmravlt.models.loading import load_weights
-
     with pytest.raises(WrongWeightsError, match='x.pth cannot be used.*frequencies'):
         load_weights(model, tmp_path / 'x.pth')
     for name, value in model.state_dict().items():

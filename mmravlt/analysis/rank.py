@@ -403,7 +403,7 @@ def build_model(cfg: 'Config', checkpoint: str | None, seed: int = 0) -> nn.Modu
 
     from mmravlt.custom_data.common import dicts, type_name
     from mmravlt.openmmlab.device import adapt_to_device
-    from mmravlt.openmmlab.weight_fitting import needs_all_weights
+    from mmravlt.openmmlab.weight_remapping import needs_all_weights
 
     scope = cfg.default_scope
     import_module(f'{scope}.models')

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from mmravlt.checkpoint import load_weights
 from mmravlt.foundation import has_mmengine
 
 if TYPE_CHECKING or not has_mmengine():
@@ -45,8 +46,6 @@ if TYPE_CHECKING or not has_mmengine():
             Raises:
                 CheckpointError: if the file cannot be read or belongs to another model.
             """
-            from .loading import load_weights
-
             if self.init_cfg is not None:
                 load_weights(self, self.init_cfg['checkpoint'])
 

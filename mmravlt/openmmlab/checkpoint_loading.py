@@ -1,20 +1,17 @@
-"""Let MMEngine read checkpoints through :mod:`mmravlt.checkpoint`.
+"""Let MMEngine read files and addresses through :mod:`mmravlt.checkpoint`.
 
-On torch >= 2.6 the released MMEngine refuses every checkpoint that it wrote, and
-the maintained fork unpickles everything once its list does not suffice. After
-:func:`install` both load and resume with the same short list.
+After :func:`install` it reads them without running what they carry, safetensors
+too, says in one sentence what is wrong with a file, and keeps a download only if it
+is whole.
 
 ``mmengine.runner.load_checkpoint``, ``Runner.resume`` and ``init_cfg`` of type
 ``Pretrained`` all ask MMEngine's ``CheckpointLoader``, so they need no change.
-What then becomes of the weights of a backbone is in :mod:`.weight_fitting`.
 """
 
 import os
 from typing import Any
 
 from mmravlt.checkpoint import DownloadError, cached_path, download, load_file
-
-from . import weight_fitting
 
 _ADVICE = (
     'or, where it is what a training begins with, train from random weights with '
@@ -26,22 +23,18 @@ def install() -> None:
     """Replace MMEngine's loaders of local files and of http(s) addresses.
 
     Schemes that lead to an address (``torchvision://``, ``openmmlab://``,
-    ``mmcls://``) follow. The cloud schemes follow on the fork; on the released
-    MMEngine they call ``torch.load`` themselves, which torch >= 2.6 restricts.
+    ``mmcls://``) follow.
 
     May be called any number of times, before or after MMEngine was imported.
     """
     from mmengine.runner import checkpoint
 
     register = checkpoint.CheckpointLoader.register_scheme
-    register('', load_from_local, force=True)
+    register('', load_from_local, force=True)  # MMEngine has registered its own
     register(('http://', 'https://'), load_from_http, force=True)
     # The other schemes call these by their names in that module.
     checkpoint.load_from_local = load_from_local
     checkpoint.load_from_http = load_from_http
-    if hasattr(checkpoint, '_safe_torch_load'):  # the fork
-        checkpoint._safe_torch_load = _load
-    weight_fitting.install()
 
 
 # MMEngine logs what follows `load_from_`, and passes the arguments by position.
@@ -55,15 +48,12 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         map_location: As in ``torch.load``; None means the CPU, where the
             weights of a file saved on a GPU can always go.
 
-    Returns:
-        The checkpoint, with ``state_dict`` if it holds a RAVLT or L2ViT.
-
     Raises:
         MissingCheckpointError: There is no such file.
         DamagedCheckpointError: It is no checkpoint, or an incomplete one.
         UnsafeCheckpointError: It holds a type that is not on the list.
     """
-    return _load(filename, map_location)
+    return load_file(filename, 'cpu' if map_location is None else map_location)
 
 
 def load_from_http(
@@ -85,9 +75,6 @@ def load_from_http(
         model_dir: Another folder to keep the file in.
         progress: Draw a progress bar; None does so on a terminal.
 
-    Returns:
-        As :func:`load_from_local`.
-
     Raises:
         DownloadError: The download failed; no file is left behind.
         DamagedCheckpointError: It is no checkpoint, or an incomplete one.
@@ -95,9 +82,9 @@ def load_from_http(
     """
     from mmengine.dist import barrier, is_distributed
 
+    path = cached_path(filename, model_dir)
     # MMEngine's own get_local_rank needs a group that nothing creates.
     local_rank = int(os.environ.get('LOCAL_RANK', 0)) if is_distributed() else 0
-    path = cached_path(filename, model_dir)
     try:
         if local_rank == 0:
             download(filename, model_dir, progress)
@@ -110,11 +97,4 @@ def load_from_http(
             f'{filename} could not be downloaded (the first process here has no file): '
             f'put the file at {path} by hand, {_ADVICE}'
         )
-    return _load(path, map_location)
-
-
-def _load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    """Has the signature of the fork's function; never unpickles everything."""
-    loaded = load_file(file, 'cpu' if map_location is None else map_location)
-    name = getattr(file, 'name', 'the given file') if hasattr(file, 'read') else file
-    return weight_fitting.note_source(loaded, str(name))
+    return load_from_local(path, map_location)
