@@ -1,6 +1,5 @@
 """Make a model with a RAVLT faster and leaner for inference."""
 
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from .models.backbones.ravlt import RAVLT
@@ -42,9 +41,6 @@ def optimize_for_inference(
         ValueError: if there is no RAVLT in the model, if one is not as it was released,
             or if the budget is no positive number.
     """
-    if is_model_wrapper(model):
-        model.module = optimize_for_inference(model.module, memory_budget)
-        return model
     if isinstance(model, RAVLT):
         return RAVLTForInference(model, memory_budget)
     found = [

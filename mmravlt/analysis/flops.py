@@ -12,16 +12,18 @@ at detection size takes no memory and little time.
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmravlt.tasks import TASKS, Task, TaskError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _aten = torch.ops.aten
 # Products of a tensor with a weight; those of two computed tensors are batched.
@@ -112,7 +114,7 @@ class _Rest(TorchFunctionMode):
         return result
 
 
-def measure(cfg: Config, shape: tuple[int, int] | None = None) -> list[Cost]:
+def measure(cfg: 'Config', shape: tuple[int, int] | None = None) -> list[Cost]:
     """Count the parts of the model that a config describes.
 
     Args:
@@ -154,7 +156,7 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> list[Cost]:
 
 
 def measure_with_rala(
-    cfg: Config, shape: tuple[int, int] | None = None
+    cfg: 'Config', shape: tuple[int, int] | None = None
 ) -> list[Cost] | None:
     """Like :func:`measure`, with linear attention in all stages of RAVLT.
 
@@ -221,8 +223,10 @@ def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def _build_on_meta(cfg: Config) -> nn.Module:
+def _build_on_meta(cfg: 'Config') -> nn.Module:
     """Build a config's model without values and without loading any weights."""
+    from mmengine.registry import MODELS, DefaultScope
+
     if 'type' not in cfg.get('model', {}) or 'backbone' not in cfg.model:
         raise FlopsError('the config describes no model with a backbone.')
     try:

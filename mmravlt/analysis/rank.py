@@ -23,20 +23,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
 from mmravlt.models.layers import split_heads
-from mmravlt.openmmlab.device import adapt_to_device
-from mmravlt.openmmlab.weight_remapping import needs_all_weights
 from mmravlt.tasks import DataError
 from mmravlt.tasks.config import dicts, innermost_dataset, type_name
 from mmravlt.tasks.files import IMAGE_SUFFIXES, image_size, list_files, need_folder
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 #: The matrices, by their names in tables, with those in figures.
 MATRICES = {
@@ -396,7 +394,7 @@ def write_csv(rows: Sequence[dict], path: Path) -> None:
             )
 
 
-def build_model(cfg: Config, checkpoint: str | None, seed: int = 0) -> nn.Module:
+def build_model(cfg: 'Config', checkpoint: str | None, seed: int = 0) -> nn.Module:
     """Build a config's model on the CPU, with the weights of a file or initial ones.
 
     Args:
@@ -413,6 +411,12 @@ def build_model(cfg: Config, checkpoint: str | None, seed: int = 0) -> nn.Module
         CheckpointError: if the file cannot be read, or lacks weights of a RAVLT.
         FileNotFoundError: if there is no such file.
     """
+    from mmengine.registry import MODELS, DefaultScope
+    from mmengine.runner import load_checkpoint
+
+    from mmravlt.openmmlab.device import adapt_to_device
+    from mmravlt.openmmlab.weight_remapping import needs_all_weights
+
     scope = cfg.default_scope
     import_module(f'{scope}.models')
     cfg.optim_wrapper = None  # nothing is trained, so nothing is said about fp16
@@ -471,7 +475,7 @@ def choose_images(folder: Path, count: int) -> list[Path]:
     return chosen
 
 
-def read_images(cfg: Config, model: nn.Module, paths: Sequence[Path]) -> Iterator:
+def read_images(cfg: 'Config', model: nn.Module, paths: Sequence[Path]) -> Iterator:
     """Read images one by one as the model is tested with them.
 
     Args:
@@ -483,6 +487,9 @@ def read_images(cfg: Config, model: nn.Module, paths: Sequence[Path]) -> Iterato
     Yields:
         Tensor: shape (1, 3, H, W), on the device of the model.
     """
+    from mmengine.dataset import Compose, pseudo_collate
+    from mmengine.registry import DefaultScope
+
     scope = cfg.default_scope
     import_module(f'{scope}.datasets')
     pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline

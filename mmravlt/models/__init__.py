@@ -5,12 +5,14 @@ from .backbones import (
     WithGlobalAttention,
     with_attention,
 )
+from .classifier import Classifier
 from .layers import GlobalAttention
 from .necks import RAVLTNeck
 
 __all__ = [
     'RAVLT',
     'Backbone',
+    'Classifier',
     'GlobalAttention',
     'L2ViT',
     'RAVLTNeck',

@@ -2,11 +2,10 @@
 
 import warnings
 
-from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
 from mmravlt.models.layers import GlobalAttention, Kind
-from mmravlt.registry import register_model
+from mmravlt.registry import build_model, register_model
 
 # mmpretrain's modules, by name, since no library of a task is imported here: what
 # follows the output projection in each.
@@ -47,7 +46,7 @@ def WithGlobalAttention(  # noqa: N802 (it stands for a class in configs)
     Raises:
         ValueError: if it has no attention that is known here, or a class token.
     """
-    model = ROOT_MODELS.build(backbone)
+    model = build_model(backbone)
     if getattr(model, 'cls_token', None) is not None:
         raise ValueError(
             f'{type(model).__name__} has a class token, which has no place on a map; '

@@ -9,11 +9,13 @@ from .attention import (
 from .attention_kinds import Kind, build_attention, kind_options, read_kind
 from .attention_zoo import GlobalAttention
 from .batch_norm import call_normalising
+from .drop_path import DropPath
 from .ffn import FFN
 from .fused_conv import residual_conv, scaled_conv, wide_depthwise_conv
 from .gelu import GELU2d
 from .init import init_convolution, init_linear
 from .norm import ChannelLayerNorm, LayerNorm2d
+from .norm_cfg import build_batch_norm
 from .patch_embed import Downsample, PatchEmbed, conv_norm
 from .recompute import call_recomputing, call_recomputing_input
 from .rope2d import RoPE2d
@@ -23,6 +25,7 @@ __all__ = [
     'Attention',
     'ChannelLayerNorm',
     'Downsample',
+    'DropPath',
     'FFN',
     'GELU2d',
     'GlobalAttention',
@@ -33,6 +36,7 @@ __all__ = [
     'RoPE2d',
     'SoftmaxAttention',
     'build_attention',
+    'build_batch_norm',
     'call_recomputing_input',
     'call_normalising',
     'call_recomputing',
