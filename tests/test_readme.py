@@ -215,5 +215,5 @@ def test_export_examples_give_a_file_for_any_size(example, tmp_path, monkeypatch
 
 
 def test_examples_were_found():
-    assert (len(CONFIGS), len(EXPORTS), len(SCRIPTS)) == (2, 1, 1)
+    assert (len(CONFIGS), len(EXPORTS), len(SCRIPTS)) == (2, 1, 2)
     assert len(COMMANDS) >= 12
