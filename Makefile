@@ -23,6 +23,7 @@ test-onedl: $(ONEDL)/installed
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
 
 install: $(VENV)/installed
 

@@ -43,7 +43,15 @@ EXTRAS = {
     ],
     # to read and write weights in that format
     'safetensors': ['safetensors>=0.4'],
-    'dev': ['onnx', 'onnxruntime', 'pytest', 'pytest-xdist', 'ruff', 'safetensors'],
+    'dev': [
+        'mypy',
+        'onnx',
+        'onnxruntime',
+        'pytest',
+        'pytest-xdist',
+        'ruff',
+        'safetensors',
+    ],
 }
 
 
@@ -79,11 +87,25 @@ setup(
     name='mmravlt',
     version=VERSION,
     description='RAVLT (Rank-Augmented Vision Linear Transformer, CVPR 2025) '
-    'for OpenMMLab: detection, segmentation and classification',
+    'for PyTorch and OpenMMLab: detection, segmentation and classification',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
+    author='mmravlt contributors',
     license='Apache-2.0',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        # Those that constraints.txt and CI install; later ones are not refused.
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     packages=find_packages(include=['mmravlt', 'mmravlt.*']),
+    package_data={'mmravlt': ['py.typed']},
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'torchvision>=0.16', 'numpy', 'packaging'],
     extras_require=EXTRAS,

@@ -1,15 +1,16 @@
-"""RAVLT, the Rank-Augmented Vision Linear Transformer, for OpenMMLab.
+"""RAVLT, the Rank-Augmented Vision Linear Transformer, for PyTorch and OpenMMLab.
 
-Importing this package makes ``type='RAVLT'`` (and ``type='L2ViT'``, a second linear
-vision transformer) known to mmdet, mmseg and mmpretrain and bridges what today's
-torch needs of them, so a config needs only
-``custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)``.
+Where MMEngine is installed, importing this package makes ``type='RAVLT'`` (and
+``type='L2ViT'``, a second linear vision transformer) known to mmdet, mmseg and
+mmpretrain and bridges what today's torch needs of them, so a config needs only
+``custom_imports = dict(imports=['mmravlt'], allow_failed_imports=False)``. With PyTorch
+alone, the same models are built by :func:`create_model` or by their classes.
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from .foundation import has_mmengine
 from .version import __version__
 
 __all__ = ['__version__', 'config_path']
@@ -49,15 +50,16 @@ def _is_doctor() -> bool:
     return '-m' in arguments and next(arguments, None) == 'mmravlt'
 
 
-# The doctor must be able to speak about a broken installation, and mmravlt.ops
-# needs nothing but torch, so neither requires MMEngine.
-if find_spec('mmengine') and not _is_doctor():
-    from . import compat, openmmlab
+# The doctor must be able to speak about a broken installation.
+if not _is_doctor():
+    if has_mmengine():
+        from . import compat, openmmlab
 
-    compat.install()
-    openmmlab.install()
+        compat.install()
+        openmmlab.install()
 
     from . import models  # noqa: F401  (registers the backbones)
     from .inference import optimize_for_inference
+    from .zoo import create_model, list_models
 
-    __all__ += ['optimize_for_inference']
+    __all__ += ['create_model', 'list_models', 'optimize_for_inference']

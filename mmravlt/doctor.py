@@ -14,6 +14,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 from . import __version__, compat, openmmlab
+from .foundation import has_mmengine
 
 # Distributions that install into the same folder, by import name. Two of one
 # row overwrite each other's files without a word.
@@ -72,8 +73,15 @@ def examine() -> int:
     report.ok(f'mmravlt {__version__}, Python {platform.python_version()}')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        if _examine_torch(report) and _examine_foundation(report):
-            _examine_libraries(report)
+        if _examine_torch(report):
+            if _is_torch_alone():
+                report.absent(
+                    'mmengine is not installed: no configs and no tools, only models '
+                    'and their weights'
+                )
+                report.attempt('models', _build_alone, FRESH)
+            elif _examine_foundation(report):
+                _examine_libraries(report)
     print(
         '\nAll of the above will work.'
         if report.healthy
@@ -153,6 +161,19 @@ def _torchvision_ops() -> str:
     return f'{torchvision.__version__}, its operators run on {device}'
 
 
+def _is_torch_alone() -> bool:
+    """Whether nothing of OpenMMLab is there; some of it needs MMEngine, too."""
+    parts = (name for rivals in DISTRIBUTIONS.values() for name in rivals)
+    return not has_mmengine() and not any(map(_distribution_version, parts))
+
+
+def _build_alone() -> str:
+    from .models import RAVLT
+
+    _run(RAVLT('t'))
+    return 'RAVLT runs with PyTorch alone'
+
+
 def _examine_foundation(report: Report) -> bool:
     """MMEngine and mmcv, which everything needs, and the bridges to torch."""
     for rivals in DISTRIBUTIONS.values():
@@ -168,16 +189,16 @@ def _examine_foundation(report: Report) -> bool:
         if not report.attempt(name, lambda name=name: _import(name), FRESH):
             return False
 
-    from .compat import mmcv_ops
+    from .compat import mmcv_ext
 
-    status = mmcv_ops.status()
+    status = mmcv_ext.status()
     if status.real:
         report.ok('mmcv ops: the compiled ones of this mmcv')
     elif status.broken:
         report.bad(
             f'mmcv ops: {status.reason}; stand-ins are used for '
             f'{", ".join(status.stand_ins)}',
-            mmcv_ops.FIX,
+            mmcv_ext.FIX,
         )
     else:
         report.ok(
@@ -244,17 +265,21 @@ def _examine_multimodal(report: Report) -> None:
 
 def _build_in(library: str) -> str:
     """Import a library and build RAVLT from its registry."""
-    import torch
-
     version = _import(library)
     importlib.import_module('mmravlt.models')  # registers RAVLT
     models = importlib.import_module(f'{library}.registry').MODELS
     importlib.import_module(f'{library}.models')
-    backbone = models.build(dict(type='RAVLT', arch='t')).eval()
-    with torch.no_grad():
-        shapes = [tuple(out.shape[2:]) for out in backbone(torch.zeros(1, 3, 64, 64))]
-    assert shapes == [(16, 16), (8, 8), (4, 4), (2, 2)], f'maps of shape {shapes}'
+    _run(models.build(dict(type='RAVLT', arch='t')))
     return f"{version}, finds type='RAVLT' and runs it"
+
+
+def _run(backbone) -> None:
+    import torch
+
+    with torch.no_grad():
+        maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    shapes = [tuple(each.shape[2:]) for each in maps]
+    assert shapes == [(16, 16), (8, 8), (4, 4), (2, 2)], f'maps of shape {shapes}'
 
 
 def _read_config(path: str) -> str:

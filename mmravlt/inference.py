@@ -1,6 +1,5 @@
 """Make a model with a RAVLT faster and leaner for inference."""
 
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from .models.backbones.ravlt import RAVLT
@@ -31,9 +30,6 @@ def optimize_for_inference(
             folding would lose something or is built as an ablation, or if the budget
             is no positive number.
     """
-    if is_model_wrapper(model):
-        model.module = optimize_for_inference(model.module, memory_budget)
-        return model
     if isinstance(model, RAVLT):
         return RAVLTForInference(model, memory_budget)
     found = [

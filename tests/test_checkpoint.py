@@ -18,7 +18,6 @@ from mmravlt.checkpoint import (
     DamagedCheckpointError,
     UnsafeCheckpointError,
     load_file,
-    unwrap,
 )
 
 LISTS_TYPES = hasattr(torch.serialization, 'add_safe_globals')  # torch >= 2.4
@@ -391,30 +390,3 @@ def test_a_missing_file_is_named(tmp_path):
     path = tmp_path / 'absent.pth'
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
         load_file(path)
-
-
-def test_release_gets_the_layout_of_mmengine():
-    weights = {'patch_embed.weight': torch.ones(1)}
-    release = {'model': weights, 'optimizer': {}, 'epoch': 3}
-    unwrapped = unwrap(release)
-    assert unwrapped == {'state_dict': weights}
-    assert unwrapped['state_dict'] is weights
-    assert unwrap(unwrapped) is unwrapped
-    assert set(release) == {'model', 'optimizer', 'epoch'}
-
-
-@pytest.mark.parametrize(
-    'checkpoint',
-    [
-        {'state_dict': {}, 'meta': {}},
-        {'state_dict': {}, 'model': {}},
-        {'model': torch.ones(1)},
-        {'model.weight': torch.ones(1)},
-        collections.OrderedDict(weight=torch.ones(1)),
-        torch.ones(1),
-        {},
-    ],
-    ids=['mmengine', 'both', 'parameter', 'prefix', 'plain', 'tensor', 'empty'],
-)
-def test_other_layouts_are_left_alone(checkpoint):
-    assert unwrap(checkpoint) is checkpoint

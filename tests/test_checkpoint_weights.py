@@ -1,5 +1,6 @@
 """What a file is, told from names and shapes; tensors have no values here."""
 
+import collections
 import logging
 import re
 
@@ -10,8 +11,9 @@ from mmravlt.checkpoint import (
     VARIANTS,
     Size,
     WrongWeightsError,
-    fit,
     read_contents,
+    remap,
+    unwrap,
 )
 from mmravlt.models import RAVLT, L2ViT
 from tests.release_weights import (
@@ -93,11 +95,38 @@ def test_the_variants_are_those_of_the_backbone():
 def test_each_layout_is_recognised_and_gives_the_backbone(checkpoint, kind, layout):
     contents = read_contents(checkpoint)
     assert str(contents).startswith(f'RAVLT-T {kind}, {layout}')
-    loaded, report = fit(contents, backbone())
+    loaded, report = remap(contents, backbone())
     assert {n: tuple(v.shape) for n, v in loaded.items() if 'RoPE' not in n} == {
         n: s for n, s in backbone().items() if n in loaded
     }
     assert {name.split('.')[0] for name in report.new} <= {'extra_norms'}
+
+
+def test_release_gets_the_layout_of_mmengine():
+    weights = {'patch_embed.weight': torch.ones(1)}
+    release = {'model': weights, 'optimizer': {}, 'epoch': 3}
+    unwrapped = unwrap(release)
+    assert unwrapped == {'state_dict': weights}
+    assert unwrapped['state_dict'] is weights
+    assert unwrap(unwrapped) is unwrapped
+    assert set(release) == {'model', 'optimizer', 'epoch'}
+
+
+@pytest.mark.parametrize(
+    'checkpoint',
+    [
+        {'state_dict': {}, 'meta': {}},
+        {'state_dict': {}, 'model': {}},
+        {'model': torch.ones(1)},
+        {'model.weight': torch.ones(1)},
+        collections.OrderedDict(weight=torch.ones(1)),
+        torch.ones(1),
+        {},
+    ],
+    ids=['mmengine', 'both', 'parameter', 'prefix', 'plain', 'tensor', 'empty'],
+)
+def test_other_layouts_are_left_alone(checkpoint):
+    assert unwrap(checkpoint) is checkpoint
 
 
 @pytest.mark.parametrize('family', ['classifier', 'mask_rcnn'])
@@ -119,14 +148,14 @@ def test_l2vit_is_recognised_and_gives_its_backbone(variant, wrapped):
     weights = meta(released_shapes('classifier', variant))
     contents = read_contents({'model': weights} if wrapped else weights)
     assert str(contents).startswith(f'{model_name(variant)} classifier, ')
-    loaded, report = fit(contents, backbone(variant))
+    loaded, report = remap(contents, backbone(variant))
     expected = {n: v for n, v in backbone(variant).items() if not NEW_NORM.match(n)}
     assert {name: tuple(v.shape) for name, v in loaded.items()} == expected
     assert report.new == report.output_norms and len(report.new) == 6
     assert report.level == logging.INFO
     backbone_alone = read_contents(meta(RECORDED[variant]))
     assert str(backbone_alone) == f'{model_name(variant)} backbone, a state dict'
-    loaded, report = fit(backbone_alone, backbone(variant, 'backbone.'))
+    loaded, report = remap(backbone_alone, backbone(variant, 'backbone.'))
     assert len(loaded) == len(RECORDED[variant]) and not report.new
 
 
@@ -237,7 +266,7 @@ def test_a_size_is_called_by_its_variant(dims, depths, words):
 def test_another_size_or_family_is_refused_and_both_are_named(file, model, prefix):
     contents = read_contents(released_file('classifier', file, 'meta'))
     with pytest.raises(WrongWeightsError) as caught:
-        fit(contents, backbone(model, prefix), 'RAVLT.pth')
+        remap(contents, backbone(model, prefix), 'RAVLT.pth')
     message = str(caught.value)
     assert message.startswith(
         f'the weights of RAVLT.pth are of {model_name(file)}, but this model is '
@@ -254,7 +283,7 @@ def test_a_size_of_ones_own_is_described_by_its_numbers():
         WrongWeightsError,
         match=r'RAVLT with embed_dims \(8, 16, 24, 32\) and depths \(1, 1, 1, 1\)',
     ):
-        fit(read_contents(CLASSIFIER), own)
+        remap(read_contents(CLASSIFIER), own)
 
 
 # --- weights of other models ---
@@ -285,7 +314,7 @@ WHOLE = {n: tuple(v.shape) for n, v in DETECTOR.items() if 'RoPE' not in n}
 )
 def test_weights_without_a_ravlt_are_refused(weights, expected):
     with pytest.raises(WrongWeightsError) as caught:
-        fit(read_contents(weights), expected, 'file.pth')
+        remap(read_contents(weights), expected, 'file.pth')
     message = str(caught.value)
     first = next(iter(weights)).split('.')[0]
     assert 'nothing in file.pth for this RAVLT-' in message
@@ -293,7 +322,7 @@ def test_weights_without_a_ravlt_are_refused(weights, expected):
 
 
 def test_heads_alone_are_loaded_and_the_backbone_is_called_new():
-    loaded, report = fit(read_contents(HEADS), WHOLE)
+    loaded, report = remap(read_contents(HEADS), WHOLE)
     assert loaded.keys() == HEADS.keys()
     assert report.level == logging.WARNING
     assert 'new, not in the file: backbone (' in str(report)
@@ -308,7 +337,7 @@ def test_counters_and_frequencies_may_be_absent():
         for name, value in DETECTOR.items()
         if not name.endswith(('num_batches_tracked', 'RoPE.angle'))
     }
-    _, report = fit(read_contents(weights), WHOLE)
+    _, report = remap(read_contents(weights), WHOLE)
     assert not report.new and report.level == logging.INFO
     assert '\n' not in str(report)
 
@@ -316,7 +345,7 @@ def test_counters_and_frequencies_may_be_absent():
 def test_a_missing_weight_is_named_and_alarms():
     gone = 'layers.2.blocks.4.ffn.fc2.bias'
     weights = {name: v for name, v in DETECTOR.items() if name != f'backbone.{gone}'}
-    loaded, report = fit(read_contents(weights), backbone())
+    loaded, report = remap(read_contents(weights), backbone())
     assert gone not in loaded
     assert report.level == logging.WARNING
     assert f'  new, not in the file: {gone} (1)' in str(report).splitlines()
@@ -324,24 +353,26 @@ def test_a_missing_weight_is_named_and_alarms():
 
 def test_what_a_model_has_no_place_for_alarms_only_in_a_file_for_that_model():
     surplus = {**DETECTOR, 'extra_head.conv.weight': torch.empty(1, device='meta')}
-    _, whole = fit(read_contents(surplus), WHOLE)
+    _, whole = remap(read_contents(surplus), WHOLE)
     assert whole.level == logging.WARNING
     assert str(whole).splitlines()[1:] == ['  not used of the file: extra_head (1)']
-    _, part = fit(read_contents(surplus), backbone())
+    _, part = remap(read_contents(surplus), backbone())
     assert part.level == logging.INFO
     assert 'extra_head (1)' in str(part)
 
 
 def test_other_image_channels_are_named_with_both_shapes():
     name = 'patch_embed.proj.0.weight'
-    loaded, report = fit(read_contents(CLASSIFIER), {**backbone(), name: (32, 4, 3, 3)})
+    loaded, report = remap(
+        read_contents(CLASSIFIER), {**backbone(), name: (32, 4, 3, 3)}
+    )
     assert name not in loaded
     assert f'    {name}: 32×3×3×3 in the file, 32×4×3×3 here' in str(report)
 
 
 def test_many_other_shapes_do_not_flood_the_log():
     odd = {name: (*shape, 2) for name, shape in backbone().items() if 'ffn' in name}
-    _, report = fit(read_contents(CLASSIFIER), {**backbone(), **odd})
+    _, report = remap(read_contents(CLASSIFIER), {**backbone(), **odd})
     lines = str(report).splitlines()
     assert len(lines) < 70
     assert f'    and {len(odd) - 60} more' in lines

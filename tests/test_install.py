@@ -41,6 +41,15 @@ def test_each_stack_brings_at_most_its_own_mmcv(extra, mmcv, requirements):
     assert {name for name in found if 'mmcv' in name} == mmcv
 
 
+def test_the_facts_that_pip_and_package_indexes_show_are_there(distribution):
+    facts = distribution.metadata
+    assert facts['Author'] == 'mmravlt contributors'
+    assert facts['Requires-Python'] == '>=3.10'
+    pythons = [c for c in facts.get_all('Classifier') if ':: Python :: 3.' in c]
+    assert [p.rpartition(' ')[2] for p in pythons] == ['3.10', '3.11', '3.12']
+    assert facts['Project-URL'] is None  # there is no page yet
+
+
 def test_source_distribution_holds_what_a_wheel_is_built_from(tmp_path):
     root = Path(__file__).parents[1]
     command = [sys.executable, 'setup.py', '-q', 'egg_info', '-e', str(tmp_path)]
@@ -57,6 +66,7 @@ def test_source_distribution_holds_what_a_wheel_is_built_from(tmp_path):
         ),
         *root.glob('tools/*'),
         root / 'model-index.yml',
+        root / 'mmravlt/py.typed',
     ]
     assert len(shipped) > 10
     for path in shipped:

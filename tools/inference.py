@@ -31,7 +31,7 @@ from mmravlt.command_line import (
     read_config,
 )
 from mmravlt.custom_data.common import image_size
-from mmravlt.openmmlab.weight_fitting import needs_all_weights
+from mmravlt.openmmlab.weight_remapping import needs_all_weights
 
 INFERENCERS = {
     'mmdet': 'DetInferencer',

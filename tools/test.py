@@ -24,7 +24,7 @@ from mmravlt.command_line import (
     read_config,
 )
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
-from mmravlt.openmmlab.weight_fitting import needs_all_weights
+from mmravlt.openmmlab.weight_remapping import needs_all_weights
 
 
 def parse_args() -> argparse.Namespace:

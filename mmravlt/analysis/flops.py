@@ -12,14 +12,16 @@ at detection size takes no memory and little time.
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 NUM_PROPOSALS = 1000  # for each box head
 NUM_MASKS = 100  # for each mask head
@@ -113,7 +115,7 @@ class _Rest(TorchFunctionMode):
         return result
 
 
-def measure(cfg: Config, shape: tuple[int, int] | None = None) -> list[Cost]:
+def measure(cfg: 'Config', shape: tuple[int, int] | None = None) -> list[Cost]:
     """Count the parts of the model that a config describes.
 
     Args:
@@ -153,7 +155,7 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> list[Cost]:
 
 
 def measure_with_rala(
-    cfg: Config, shape: tuple[int, int] | None = None
+    cfg: 'Config', shape: tuple[int, int] | None = None
 ) -> list[Cost] | None:
     """Like :func:`measure`, with linear attention in all stages of RAVLT.
 
@@ -220,8 +222,10 @@ def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def _build_on_meta(cfg: Config) -> nn.Module:
+def _build_on_meta(cfg: 'Config') -> nn.Module:
     """Build a config's model without values and without loading any weights."""
+    from mmengine.registry import MODELS, DefaultScope
+
     if 'type' not in cfg.get('model', {}) or 'backbone' not in cfg.model:
         raise FlopsError('the config describes no model with a backbone.')
     try:

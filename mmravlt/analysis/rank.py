@@ -22,27 +22,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmravlt.custom_data.common import (
-    IMAGE_SUFFIXES,
-    DataError,
-    dicts,
-    image_size,
-    innermost_dataset,
-    list_files,
-    need_folder,
-    type_name,
-)
 from mmravlt.models.layers import split_heads
-from mmravlt.openmmlab.device import adapt_to_device
-from mmravlt.openmmlab.weight_fitting import needs_all_weights
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 #: The matrices, by their names in tables, with those in figures.
 MATRICES = {'kv_buffer': 'KV buffer', 'output_features': 'output features'}
@@ -393,7 +381,7 @@ def write_csv(rows: Sequence[dict], path: Path) -> None:
             )
 
 
-def build_model(cfg: Config, checkpoint: str | None, seed: int = 0) -> nn.Module:
+def build_model(cfg: 'Config', checkpoint: str | None, seed: int = 0) -> nn.Module:
     """Build a config's model on the CPU, with the weights of a file or initial ones.
 
     Args:
@@ -410,6 +398,13 @@ def build_model(cfg: Config, checkpoint: str | None, seed: int = 0) -> nn.Module
         CheckpointError: if the file cannot be read, or lacks weights of a RAVLT.
         FileNotFoundError: if there is no such file.
     """
+    from mmengine.registry import MODELS, DefaultScope
+    from mmengine.runner import load_checkpoint
+
+    from mmravlt.custom_data.common import dicts, type_name
+    from mmravlt.openmmlab.device import adapt_to_device
+    from mmravlt.openmmlab.weight_remapping import needs_all_weights
+
     scope = cfg.default_scope
     import_module(f'{scope}.models')
     cfg.optim_wrapper = None  # nothing is trained, so nothing is said about fp16
@@ -446,6 +441,14 @@ def choose_images(folder: Path, count: int) -> list[Path]:
     Raises:
         DataError: if there is no such folder, no image in it, or one cannot be read.
     """
+    from mmravlt.custom_data.common import (
+        IMAGE_SUFFIXES,
+        DataError,
+        image_size,
+        list_files,
+        need_folder,
+    )
+
     need_folder(folder)
     if (folder / 'images').is_dir():
         folder = folder / 'images'
@@ -468,7 +471,7 @@ def choose_images(folder: Path, count: int) -> list[Path]:
     return chosen
 
 
-def read_images(cfg: Config, model: nn.Module, paths: Sequence[Path]) -> Iterator:
+def read_images(cfg: 'Config', model: nn.Module, paths: Sequence[Path]) -> Iterator:
     """Read images one by one as the model is tested with them.
 
     Args:
@@ -480,6 +483,11 @@ def read_images(cfg: Config, model: nn.Module, paths: Sequence[Path]) -> Iterato
     Yields:
         Tensor: shape (1, 3, H, W), on the device of the model.
     """
+    from mmengine.dataset import Compose, pseudo_collate
+    from mmengine.registry import DefaultScope
+
+    from mmravlt.custom_data.common import innermost_dataset, type_name
+
     scope = cfg.default_scope
     import_module(f'{scope}.datasets')
     pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline

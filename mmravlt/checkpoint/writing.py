@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from ..ops.rope2d import rope2d_angles
 from ..version import __version__
+from .contents import Contents, choose_weights, read_contents
 from .errors import CheckpointError, WrongWeightsError
-from .families import BACKBONE, FAMILIES
+from .families import BACKBONE, FAMILIES, Family
 from .loading import load_file
-from .weights import Contents, choose_weights, read_contents
 
 #: What a file can be for.
 USES = ('backbone', 'classifier', 'detector', 'segmentor')
@@ -26,8 +25,8 @@ def convert_file(
 
     The new file holds ``state_dict`` and ``meta``: for 'backbone' the names of a
     bare RAVLT or L2ViT, else those of a whole mmpretrain, mmdet or mmseg model. In
-    ``meta`` stand the names of classes, if they are known. The RoPE frequencies,
-    which every model derives, are left out once they have been checked.
+    ``meta`` stand the names of classes, if they are known. What every model derives,
+    such as RAVLT's RoPE frequencies, is left out once it has been checked.
 
     Args:
         source: The checkpoint; it is read without running code of it.
@@ -50,19 +49,20 @@ def convert_file(
     if contents.size is None:
         raise WrongWeightsError(f'{source} holds no {" or ".join(FAMILIES)} weights')
     use = _check_use(source, contents, use)
+    family = FAMILIES[contents.size.family]
 
     weights, left_out = {}, {}
     for name, value in contents.weights.items():
         if not isinstance(value, torch.Tensor):
             left_out[contents.sources[name]] = True
-        elif name.endswith('.RoPE.angle'):
-            _check_angles(source, name, value)
+        elif family.part_that_derives(name):
+            _check_derived(family, source, name, value)
         elif use == 'backbone' and not name.startswith(BACKBONE):
             left_out[contents.sources[name].split('.')[0]] = True
         else:
             own = name.removeprefix(BACKBONE) if use == 'backbone' else name
             weights[own] = value.detach().clone()
-    meta = {'mmravlt_version': __version__}
+    meta: dict[str, Any] = {'mmravlt_version': __version__}
     classes = _classes(contents.meta)
     # Without this key, the libraries take the classes of COCO or ADE20K; mmseg can
     # not draw with a list of classes alone.
@@ -144,13 +144,14 @@ def _check_use(source: str, contents: Contents, use: str | None) -> str:
     return use
 
 
-def _check_angles(source: str, name: str, angles: torch.Tensor) -> None:
-    expected = rope2d_angles(2 * angles.numel())
-    if not torch.allclose(angles.float().cpu(), expected, rtol=1e-5, atol=0):
-        raise WrongWeightsError(
-            f"'{name}' in {source} holds other RoPE frequencies than RAVLT's, so its "
-            f'weights belong to another model'
-        )
+def _check_derived(family: Family, source: str, name: str, value: torch.Tensor) -> None:
+    for derived in family.derived:
+        unlike = derived.part(name) and derived.unlike(value)
+        if unlike:
+            raise WrongWeightsError(
+                f"'{name}' in {source} holds {unlike}, so its weights belong to "
+                f'another model'
+            )
 
 
 def _classes(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,31 +1,30 @@
-"""What today's torch needs of the OpenMMLab packages.
+"""Patches, so that the OpenMMLab packages run on today's torch.
 
-Every bridge looks for the feature it supplies and does nothing where the
-installed packages have it.
+Each is a module of its own with an `install()`, which looks for what it supplies and
+does nothing where the installed packages have it. Its docstring says what is amiss
+upstream, and when it may go: then it is deleted, with its name in `PATCHES`.
 """
 
 from importlib import import_module
 
 from packaging.version import Version
 
+#: The modules of this folder, any of which may be left out.
+PATCHES = ('mmcv_ext', 'multimodal', 'torch_load')
+
 MINIMUM_VERSIONS = {'torch': '2.1', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 
 
 def install() -> None:
-    """Check versions, and stand in for missing mmcv ops.
-
-    And leave out what of mmpretrain does not fit the installed transformers.
+    """Check versions, and apply the patches; may be called any number of times.
 
     Raises:
         ImportError: if a package is missing or too old for mmravlt.
     """
     for name in MINIMUM_VERSIONS:
         check_version(name)
-
-    from . import mmcv_ops, multimodal
-
-    mmcv_ops.install()
-    multimodal.install()
+    for name in PATCHES:
+        import_module(f'.{name}', __name__).install()
 
 
 def check_version(name: str) -> None:

@@ -7,8 +7,11 @@ import, and then `import mmpretrain.models`, and with it `import mmdet.models` a
 an environment is to mmpretrain like one without transformers: all else works, and
 these models raise an ImportError that says why.
 
-Where transformers has all the names that the installed mmpretrain imports, nothing
-is changed.
+Upstream: mmpretrain 1.2.0 and onedl-mmpretrain 1.3.6 (`utils/dependency.py` and
+`models/multimodal/blip/language_model.py`) with transformers from 4.56 on, whose
+`modeling_utils` has no `apply_chunking_to_forward`. May go when mmpretrain imports the
+names from where transformers has them now, or these models only if they are asked for;
+`install()` does nothing where transformers has all names that mmpretrain imports.
 """
 
 import ast

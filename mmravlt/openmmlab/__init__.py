@@ -1,8 +1,12 @@
-"""Features that mmravlt adds to MMEngine: its loading of weights, and its devices."""
+"""Features that mmravlt adds to MMEngine, each by itself."""
+
+from importlib import import_module
+
+#: The modules whose ``install()`` changes MMEngine; any of them may be left out.
+FEATURES = ('checkpoint_loading', 'layer_decay', 'weight_remapping')
 
 
 def install() -> None:
-    """Make the loading of weights safe, and let it give models what they need."""
-    from . import checkpoint_loading
-
-    checkpoint_loading.install()
+    """Add the features; may be called any number of times."""
+    for name in FEATURES:
+        import_module(f'.{name}', __name__).install()

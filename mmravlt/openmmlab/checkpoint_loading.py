@@ -1,58 +1,40 @@
-"""Let MMEngine read checkpoints through :mod:`mmravlt.checkpoint`.
+"""Let MMEngine read files and addresses through :mod:`mmravlt.checkpoint`.
 
-On torch >= 2.6 the released MMEngine refuses every checkpoint that it wrote, and
-the maintained fork unpickles everything once its list does not suffice. After
-:func:`install` both load and resume with the same short list.
+After :func:`install` it reads them without running what they carry, safetensors
+too, says in one sentence what is wrong with a file, and keeps a download only if it
+is whole.
 
 ``mmengine.runner.load_checkpoint``, ``Runner.resume`` and ``init_cfg`` of type
 ``Pretrained`` all ask MMEngine's ``CheckpointLoader``, so they need no change.
-What then becomes of the weights of a backbone is in :mod:`.weight_fitting`.
 """
 
-import http.client
 import os
-import re
-import sys
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
+from mmravlt.checkpoint import DownloadError, cached_path, download, load_file
 
-from mmravlt.checkpoint import (
-    DamagedCheckpointError,
-    DownloadError,
-    UnsafeCheckpointError,
-    load_file,
-    looks_complete,
+_ADVICE = (
+    'or, where it is what a training begins with, train from random weights with '
+    '--cfg-options model.backbone.init_cfg=None'
 )
-
-from . import weight_fitting
-
-# `name-<first 8 digits of the SHA-256>.pth`, as the model zoos name their files;
-# a date such as -20240131 also has eight such digits.
-_HASH = re.compile(r'-(?!20\d{2}[01]\d[0-3]\d\.)([0-9a-f]{8})\.(?:pth|safetensors)$')
 
 
 def install() -> None:
     """Replace MMEngine's loaders of local files and of http(s) addresses.
 
     Schemes that lead to an address (``torchvision://``, ``openmmlab://``,
-    ``mmcls://``) follow. The cloud schemes follow on the fork; on the released
-    MMEngine they call ``torch.load`` themselves, which torch >= 2.6 restricts.
+    ``mmcls://``) follow.
 
     May be called any number of times, before or after MMEngine was imported.
     """
     from mmengine.runner import checkpoint
 
     register = checkpoint.CheckpointLoader.register_scheme
-    register('', load_from_local, force=True)
+    register('', load_from_local, force=True)  # MMEngine has registered its own
     register(('http://', 'https://'), load_from_http, force=True)
     # The other schemes call these by their names in that module.
     checkpoint.load_from_local = load_from_local
     checkpoint.load_from_http = load_from_http
-    if hasattr(checkpoint, '_safe_torch_load'):  # the fork
-        checkpoint._safe_torch_load = _load
-    weight_fitting.install()
 
 
 # MMEngine logs what follows `load_from_`, and passes the arguments by position.
@@ -66,15 +48,12 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         map_location: As in ``torch.load``; None means the CPU, where the
             weights of a file saved on a GPU can always go.
 
-    Returns:
-        The checkpoint, with ``state_dict`` if it holds a RAVLT or L2ViT.
-
     Raises:
         MissingCheckpointError: There is no such file.
         DamagedCheckpointError: It is no checkpoint, or an incomplete one.
         UnsafeCheckpointError: It holds a type that is not on the list.
     """
-    return _load(filename, map_location)
+    return load_file(filename, 'cpu' if map_location is None else map_location)
 
 
 def load_from_http(
@@ -96,9 +75,6 @@ def load_from_http(
         model_dir: Another folder to keep the file in.
         progress: Draw a progress bar; None does so on a terminal.
 
-    Returns:
-        As :func:`load_from_local`.
-
     Raises:
         DownloadError: The download failed; no file is left behind.
         DamagedCheckpointError: It is no checkpoint, or an incomplete one.
@@ -106,68 +82,19 @@ def load_from_http(
     """
     from mmengine.dist import barrier, is_distributed
 
-    folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
-    path = os.path.join(folder, os.path.basename(urlparse(filename).path))
+    path = cached_path(filename, model_dir)
     # MMEngine's own get_local_rank needs a group that nothing creates.
     local_rank = int(os.environ.get('LOCAL_RANK', 0)) if is_distributed() else 0
     try:
-        if local_rank == 0 and not os.path.exists(path):
-            _download(filename, path, progress)
+        if local_rank == 0:
+            download(filename, model_dir, progress)
+    except DownloadError as error:
+        raise DownloadError(f'{error}, {_ADVICE}') from error
     finally:
         barrier()  # also after a failure: the others must not wait for ever
     if not os.path.exists(path):
-        raise _download_error(filename, path, 'the first process here has no file')
-    return _load(path, map_location)
-
-
-def _load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    """Has the signature of the fork's function; never unpickles everything."""
-    loaded = load_file(file, 'cpu' if map_location is None else map_location)
-    name = getattr(file, 'name', 'the given file') if hasattr(file, 'read') else file
-    return weight_fitting.note_source(loaded, str(name))
-
-
-def _download(url: str, path: str, progress: bool | None) -> None:
-    partial = f'{path}.{os.getpid()}.partial'
-    named_hash = _HASH.search(path)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        torch.hub.download_url_to_file(
-            url,
-            partial,
-            hash_prefix=named_hash and named_hash[1],
-            progress=sys.stderr.isatty() if progress is None else progress,
+        raise DownloadError(
+            f'{filename} could not be downloaded (the first process here has no file): '
+            f'put the file at {path} by hand, {_ADVICE}'
         )
-        # torch takes a connection that closed early for the end of the file
-        if not _is_complete(partial):
-            size = os.path.getsize(partial)
-            raise OSError(f'{size} bytes arrived, not a complete checkpoint')
-        os.replace(partial, path)
-    except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-        raise _download_error(url, path, error) from error
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
-
-
-def _is_complete(path: str) -> bool:
-    with open(path, 'rb') as file:
-        if not looks_complete(file):
-            return False
-        is_old = file.read(1) == b'\x80'
-    if is_old:  # the format before torch 1.6 shows its end only when it is read
-        try:
-            load_file(path)
-        except DamagedCheckpointError:
-            return False
-        except UnsafeCheckpointError:  # said again when it is loaded
-            return True
-    return True
-
-
-def _download_error(url: str, path: str, reason: object) -> DownloadError:
-    return DownloadError(
-        f'{url} could not be downloaded ({reason}): put the file at {path} by hand, '
-        f'or, where it is what a training begins with, train from random weights with '
-        f'--cfg-options model.backbone.init_cfg=None'
-    )
+    return load_from_local(path, map_location)

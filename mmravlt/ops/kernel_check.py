@@ -187,7 +187,7 @@ def _errors(
     table = rope2d_table(*_SIZE, head_dim, cpu)
     q, k, v, dy = (x.transpose(1, 2).double() for x in maps.unbind(2))
     inputs = [x.requires_grad_() for x in (q, k, v)]
-    y = rala_reference(*inputs, table)
+    y = rala_reference(q, k, v, table)
     expected = y.detach(), *torch.autograd.grad(y, inputs, dy)
 
     # As many images as make a few programs share a head, and loop over its tokens.
@@ -197,7 +197,7 @@ def _errors(
         copies = max(1, programs // (3 * len(_SCALES) * heads))
     maps = maps.to(device).repeat(copies, 1, 1, 1, 1)
     q, k, v, dy = (x.transpose(1, 2) for x in maps.unbind(2))
-    table = [part.to(device) for part in table]
+    table = table[0].to(device), table[1].to(device)
     with torch.no_grad():
         y, *summaries = _launches['forward'](q, k, v, *table)
         grads = _launches['backward'](dy, q, k, v, *table, *summaries)
@@ -287,7 +287,7 @@ def _forward_in_pytorch(q: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _backward_in_pytorch(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, *_
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     from .rala import _Rala
 
     kept = _Kept()
@@ -296,4 +296,7 @@ def _backward_in_pytorch(
         return _Rala.backward(kept, dy)[:3]
 
 
-_IN_PYTORCH = {'forward': _forward_in_pytorch, 'backward': _backward_in_pytorch}
+_IN_PYTORCH: dict[str, Callable] = {
+    'forward': _forward_in_pytorch,
+    'backward': _backward_in_pytorch,
+}

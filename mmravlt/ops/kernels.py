@@ -60,6 +60,7 @@ def rala_kernel(
     _check(_wanted)
     if _wanted == 'torch':
         return 'torch', 'chosen'
+    reason: str | None
     if kappa != 'elu+1':
         reason = f'kappa {kappa}'
     elif not kv_augmentation:

@@ -7,7 +7,7 @@ because the published weights were trained with it.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -193,14 +193,15 @@ def add_keys(
     if sums is not None:
         largest = torch.maximum(largest, sums.largest)
     weights = (logits - largest).exp()
-    added = (
+    added: tuple[Tensor, ...] = (
         weights.sum(dim=-2, keepdim=True),
         weights.mT @ k,
         (rope2d_rotate(k, table) * weights).mT @ wide(v),
     )
     if sums is not None:
         scale = (sums.largest - largest).exp()
-        added = (a.addcmul_(s, scale) for a, s in zip(added, sums[1:], strict=True))
+        pairs = zip(added, sums[1:], strict=True)
+        added = tuple(mine.addcmul_(theirs, scale) for mine, theirs in pairs)
     return KeySums(largest, *added)
 
 
@@ -216,9 +217,13 @@ class _Rala(torch.autograd.Function):
     """RALA part by part, keeping q, k, v and d×d sums for its own backward pass."""
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, *table: Tensor) -> Tensor:
+    def forward(
+        ctx, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
+    ) -> Tensor:
+        table = rows, columns
+        sums: Any = None
+        g: Any = 0
         with use_autocast(q.device.type, None):
-            sums, g = None, 0
             for part, _ in _parts(q, table):
                 g = g + kappa(q[part]).sum(dim=-2, keepdim=True)
             g = g / q.shape[-2]
@@ -233,14 +238,21 @@ class _Rala(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, g, largest, weight, keys, buffer, *table = ctx.saved_tensors
+        q, k, v, g, largest, weight, keys, buffer, rows, columns = ctx.saved_tensors
+        table = rows, columns
+        # sums over parts, which begin with nothing
+        dkeys: Any = 0
+        dbuffer: Any = 0
+        dg: Any = 0
+        others: Any = 0
+        peak_keys: Any = 0
+        peaks: list[Tensor] = []
         dq, dk, dv = (_empty_map(x) for x in (q, k, v))
         scale = q.shape[-1] ** -0.5
         with use_autocast(q.device.type, None):
             keys, buffer = keys / weight, buffer / weight
             # y = numerator / denominator. First the gradients of the sums, and of
             # κ(q) without what comes through the global query.
-            dkeys, dbuffer = 0, 0
             for part, part_table in _parts(q, table):
                 kappa_q = kappa(q[part])
                 rotated = rope2d_rotate(kappa_q, part_table)
@@ -260,7 +272,6 @@ class _Rala(torch.autograd.Function):
             # difference: all dlogits sum to zero, so that of this peak is what the
             # others lack.
             mean = (buffer * dbuffer).sum((-2, -1), True) + (keys * dkeys).sum(-1, True)
-            dg, others, peak_keys, peaks = 0, 0, 0, []
             for part, part_table in _parts(q, table):
                 kappa_k = kappa(k[part])
                 rotated = rope2d_rotate(kappa_k, part_table)

@@ -750,7 +750,7 @@ def _empty_like_map(x: Tensor) -> Tensor:
     return x.new_empty(batch, n_tokens, heads, head_dim).transpose(1, 2)
 
 
-def _empty_summaries(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _empty_summaries(x: Tensor) -> tuple[Tensor, ...]:
     batch, heads, n_tokens, d = x.shape
     # Half precision would not do for sums over all tokens.
     shapes = (

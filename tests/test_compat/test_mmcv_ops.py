@@ -1,9 +1,5 @@
-"""The stand-in for `mmcv._ext` against compiled mmcv, torchvision and itself."""
+"""The stand-in's operators on boxes, against compiled mmcv and themselves."""
 
-import importlib
-import importlib.util
-import logging
-import pkgutil
 import sys
 from pathlib import Path
 
@@ -11,16 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip('mmcv')
-
-from mmravlt.compat import mmcv_ops  # noqa: E402
-
-STAND_IN = mmcv_ops.install()
-needs_stand_in = pytest.mark.skipif(
-    not STAND_IN, reason='the compiled ops of mmcv are in use'
-)
-ext_is_missing = pytest.mark.skipif(
-    not STAND_IN or mmcv_ops.status().broken, reason='this mmcv has an extension'
+from mmravlt.compat.mmcv_ext.operators.nms import nms as stand_in_nms
+from mmravlt.compat.mmcv_ext.operators.nms import softnms
+from tests.test_compat.operators import (
+    DEVICES,
+    HALVES,
+    error,
+    needs_stand_in,
+    on_devices,
 )
 
 # What compiled mmcv ops computed on CPU. Parameters of that recording: IoU
@@ -31,21 +25,11 @@ with np.load(Path(__file__).parents[1] / 'data/mmcv_ops.npz') as archive:
     RECORDED = {name: torch.from_numpy(archive[name]) for name in archive.files}
 
 COUNTS = (1, 7, 200)
-DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
-HALVES = (torch.float16, torch.bfloat16)
-on_devices = pytest.mark.parametrize('device', DEVICES)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_the_ops_are_tested_on_a_gpu_too():
     assert 'cuda' in DEVICES
-
-
-def error(actual, expected):
-    """max|a - b| / max|b|."""
-    assert actual.shape == expected.shape
-    difference = (actual.detach().cpu().double() - expected.double()).abs()
-    return float(difference.max() / expected.double().abs().max())
 
 
 def boxes_of(count, device):
@@ -202,7 +186,7 @@ def test_soft_nms_orders_ties_and_removals_as_one_box_after_the_other(seed, meth
     scores = torch.randint(1, 6, (60,), generator=generator).float() / 8
     dets = torch.full((60, 5), -7.0)
     args = 0.31, 0.43, 0.123, method
-    keep = mmcv_ops.softnms(boxes, scores, dets, *args)
+    keep = softnms(boxes, scores, dets, *args)
     expected = soft_nms_one_by_one(boxes, scores, *args)
     assert 1 < len(expected) < 60
     assert keep.tolist() == [row[5] for row in expected]
@@ -277,20 +261,6 @@ def test_roi_align_of_halves_is_the_rounded_float32_result(
 
 
 @needs_stand_in
-@on_devices
-@pytest.mark.parametrize('dtype', HALVES)
-def test_focal_loss_of_halves_is_the_rounded_float32_result(dtype, device):
-    logits, labels = focal_case(device)
-    half = logits.to(dtype)
-    loss, grad = focal(half, labels)
-    expected, expected_grad = focal(half.float(), labels)
-    assert loss.dtype == grad.dtype == dtype
-    eps = torch.finfo(dtype).eps
-    assert error(loss, expected.cpu()) <= eps
-    assert error(grad, expected_grad.cpu()) <= eps
-
-
-@needs_stand_in
 @pytest.mark.parametrize('pool', ('avg', 'max'))
 def test_roi_align_works_under_cpu_autocast(pool):
     from mmcv.ops import roi_align
@@ -360,246 +330,7 @@ def test_max_pooling_skips_rois_that_leave_the_image():
     assert not features.grad.any()
 
 
-# ------------------------------------------------------------------- focal loss
-
-
-def focal_case(device, classes=5):
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(40, classes, generator=generator) * 4
-    labels = torch.randint(0, classes + 1, (40,), generator=generator)
-    assert (labels == classes).any()  # background
-    return logits.to(device), labels.to(device)
-
-
-def focal(logits, labels, gamma=2.0, alpha=0.25, weight=None):
-    """Unreduced loss and gradient of its sum, called as mmcv's wrapper does."""
-    weight = logits.new_empty(0) if weight is None else weight
-    loss, grad = torch.zeros_like(logits), torch.zeros_like(logits)
-    args = logits, labels, weight
-    mmcv_ops.sigmoid_focal_loss_forward(*args, loss, gamma=gamma, alpha=alpha)
-    mmcv_ops.sigmoid_focal_loss_backward(*args, grad, gamma=gamma, alpha=alpha)
-    return loss, grad
-
-
-def reference_focal(logits, labels, gamma, alpha, weight=None):
-    from torchvision.ops import sigmoid_focal_loss
-
-    x = logits.double().requires_grad_()
-    classes = torch.arange(x.shape[1], device=x.device)
-    target = (labels[:, None] == classes).double()
-    loss = sigmoid_focal_loss(x, target, alpha, gamma)
-    if weight is not None:
-        of_label = torch.cat([weight.double(), weight.new_ones(1).double()])[labels]
-        loss = loss * of_label[:, None]
-    loss.sum().backward()
-    return loss.detach().cpu(), x.grad.cpu()
-
-
-@on_devices
-@pytest.mark.parametrize('weighted', (False, True))
-@pytest.mark.parametrize('gamma, alpha', ((2.0, 0.25), (1.5, 0.6), (0.0, 0.5)))
-def test_focal_loss_and_gradient_agree_with_torchvision(gamma, alpha, weighted, device):
-    logits, labels = focal_case(device)
-    weight = torch.tensor([0.5, 2, 1, 0, 3], device=device) if weighted else None
-    loss, grad = focal(logits, labels, gamma, alpha, weight)
-    expected, expected_grad = reference_focal(logits, labels, gamma, alpha, weight)
-    assert error(loss, expected) <= 1e-6
-    assert error(grad, expected_grad) <= 1e-6
-
-
-@needs_stand_in
-@on_devices
-@pytest.mark.parametrize('reduction', ('none', 'mean', 'sum'))
-def test_focal_loss_through_mmcv_has_the_gradient_of_its_reduction(reduction, device):
-    from mmcv.ops import sigmoid_focal_loss
-
-    logits, labels = focal_case(device)
-    logits.requires_grad_()
-    loss = sigmoid_focal_loss(logits, labels, 2.0, 0.25, None, reduction)
-    loss.sum().backward()
-    _, expected = reference_focal(logits.detach(), labels, 2.0, 0.25)
-    divisor = len(logits) if reduction == 'mean' else 1
-    assert error(logits.grad, expected / divisor) <= 1e-6
-
-
-@on_devices
-@pytest.mark.parametrize('dtype', (torch.float32, *HALVES))
-@pytest.mark.parametrize('logit', (-100.0, 100.0))
-def test_focal_loss_of_extreme_logits_is_finite_and_right(logit, dtype, device):
-    logits = torch.full((2, 3), logit, dtype=dtype, device=device)
-    labels = torch.tensor([1, 3], device=device)
-    loss, grad = focal(logits, labels)
-    expected, expected_grad = reference_focal(logits, labels, 2.0, 0.25)
-    eps = torch.finfo(dtype).eps
-    assert error(loss, expected) <= eps
-    assert error(grad, expected_grad) <= eps
-
-
-@pytest.mark.parametrize('label', (-1, 3, 100))
-def test_a_label_that_is_no_class_is_background_of_weight_one(label):
-    logits = torch.tensor([[0.3, -0.2, 1.0]])
-    label, background = torch.tensor([label]), torch.tensor([3])
-    weight = torch.tensor([9.0, 9, 9])
-    for actual, expected in zip(
-        focal(logits, label, weight=weight), focal(logits, background), strict=True
-    ):
-        assert torch.equal(actual, expected)
-
-
-# ------------------------------------------------------------------ the module
-
-
-@pytest.mark.parametrize(
-    'package', ('mmcv.ops', 'mmdet.models', 'mmseg.models', 'mmpretrain.models')
-)
-def test_openmmlab_packages_import(package):
-    if importlib.util.find_spec(package.split('.')[0]) is None:
-        pytest.skip(f'{package} is not installed')
-    importlib.import_module(package)
-
-
-@needs_stand_in
-def test_an_unsupported_op_imports_and_raises_when_called():
-    from mmcv.ops import corner_pool  # noqa: F401  asks for its ops at import
-
-    ext = importlib.import_module('mmcv._ext')
-    op = ext.top_pool_forward
-    with pytest.raises(NotImplementedError, match="'top_pool_forward'.*doctor"):
-        op(torch.zeros(1))
-    assert hasattr(ext, 'any_name_a_later_mmcv_may_ask_for')
-
-
-@needs_stand_in
-@pytest.mark.parametrize('name', ('__path__', '__file__', '__wrapped__', '_private'))
-def test_names_that_are_no_ops_are_missing(name):
-    assert not hasattr(importlib.import_module('mmcv._ext'), name)
-
-
-@needs_stand_in
-@pytest.mark.filterwarnings('ignore::DeprecationWarning')
-def test_import_tools_find_the_stand_in():
-    from mmcv.utils import collect_env
-
-    spec = importlib.util.find_spec('mmcv._ext')
-    assert spec.name == 'mmcv._ext'
-    assert spec is sys.modules['mmcv._ext'].__spec__
-    if hasattr(pkgutil, 'find_loader'):  # gone in Python 3.14
-        assert pkgutil.find_loader('mmcv._ext') is spec.loader
-    if not torch.cuda.is_available():  # else it starts nvcc
-        assert collect_env()['MMCV Compiler'] == 'n/a'
-
-
-@needs_stand_in
-def test_installing_twice_changes_nothing(capsys):
-    module, finders = sys.modules['mmcv._ext'], list(sys.meta_path)
-    assert mmcv_ops.install() is True
-    assert sys.modules['mmcv._ext'] is module
-    assert sys.meta_path == finders
-    assert capsys.readouterr().out == ''
-    assert mmcv_ops.status().stand_ins == tuple(mmcv_ops.STAND_INS)
-
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """A copy of the module before `install`, and a folder to put an `_ext` in.
-
-    The folder comes first where Python looks for parts of mmcv; the state of
-    this process is restored afterwards.
-    """
-    import mmcv
-
-    for name in ('LOCAL_RANK', 'RANK'):
-        monkeypatch.delenv(name, raising=False)
-    own = [f for f in sys.meta_path if not type(f).__module__.endswith('mmcv_ops')]
-    monkeypatch.setattr(sys, 'meta_path', own)
-    monkeypatch.setattr(mmcv, '__path__', [str(tmp_path), *mmcv.__path__])
-    monkeypatch.setattr(mmcv, '_ext', None, raising=False)
-    # set and then removed, so that the stand-in of this process comes back
-    monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
-    monkeypatch.delitem(sys.modules, 'mmcv._ext')
-    importlib.invalidate_caches()
-    spec = importlib.util.spec_from_file_location('fresh_mmcv_ops', mmcv_ops.__file__)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module, tmp_path
-
-
-def test_a_real_extension_is_left_alone(fresh, capsys):
-    module, folder = fresh
-    (folder / '_ext.py').write_text('nms = "compiled"')
-    finders = list(sys.meta_path)
-    assert module.install() is False
-    assert importlib.import_module('mmcv._ext').nms == 'compiled'
-    assert sys.meta_path == finders
-    assert module.status() == module.Status(real=True)
-    assert capsys.readouterr().out == ''
-
-
-def test_an_extension_that_does_not_load_is_replaced_and_the_reason_kept(fresh, caplog):
-    module, folder = fresh
-    reason = 'undefined symbol: _ZN3c10ls'
-    (folder / '_ext.py').write_text(f'raise ImportError({reason!r})')
-    assert not module.status().real  # asking installs nothing
-    assert not any(isinstance(f, module._Finder) for f in sys.meta_path)
-    with caplog.at_level(logging.WARNING, 'mmravlt'):
-        assert module.install() is True
-        assert module.install() is True
-    assert importlib.import_module('mmcv._ext').nms is module.nms
-    status = module.status()
-    assert status.broken
-    assert not status.real
-    assert reason in status.reason
-    (record,) = caplog.records
-    assert record.name == 'mmravlt'
-    assert reason in record.getMessage()
-
-
-def test_a_shared_library_that_is_none_is_replaced(fresh):
-    module, folder = fresh
-    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    (folder / f'_ext{suffix}').write_bytes(b'not a library')
-    assert importlib.util.find_spec('mmcv._ext') is not None
-    assert module.install() is True
-    assert module.status().broken
-
-
-@ext_is_missing
-@pytest.mark.parametrize('rank, lines', ((None, 1), ('0', 1), ('1', 0)))
-def test_only_the_first_rank_says_that_ops_are_missing(rank, lines, fresh, monkeypatch):
-    import mmengine.logging
-
-    said = []
-    monkeypatch.setattr(
-        mmengine.logging, 'print_log', lambda message, **_: said.append(message)
-    )
-    if rank is not None:
-        monkeypatch.setenv('LOCAL_RANK', rank)
-    module, _ = fresh
-    assert module.install() is True
-    assert len(said) == lines
-    assert all('mmcv._ext is missing' in line for line in said)
-
-
-@ext_is_missing
-def test_dataloader_workers_stay_silent(fresh, monkeypatch):
-    import mmengine.logging
-
-    monkeypatch.setattr('multiprocessing.parent_process', lambda: object())
-    monkeypatch.setattr(mmengine.logging, 'print_log', pytest.fail)
-    assert fresh[0].install() is True
-
-
-def test_without_mmcv_nothing_is_done(fresh, monkeypatch):
-    module, _ = fresh
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    finders = list(sys.meta_path)
-    assert module.install() is False
-    assert sys.meta_path == finders
-    assert module.status() == module.Status(False, 'mmcv is not installed')
-
-
 def test_a_broken_torchvision_is_named_when_an_op_needs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, 'torchvision', None)
     with pytest.raises(RuntimeError, match='torchvision, which does not load'):
-        mmcv_ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+        stand_in_nms(torch.zeros(1, 4), torch.zeros(1), 0.5)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmengine.runner import load_state_dict
 
 from mmravlt import optimize_for_inference
-from mmravlt.checkpoint import WrongWeightsError, fit, read_contents
+from mmravlt.checkpoint import WrongWeightsError, read_contents, remap
 from mmravlt.models import RAVLT
 from mmravlt.models.backbones.ravlt import Block
 from mmravlt.ops import rope2d_rotate, rope2d_table
@@ -231,11 +231,11 @@ def test_weights_of_an_ablation_load_into_it_strictly(row):
 def test_released_weights_lack_what_the_ablation_changes_and_nothing_else(row):
     released = filled(RAVLT(TINY)).state_dict()
     model = RAVLT(TINY, **ROWS[row])
-    weights, report = fit(read_contents(released), shapes(model))
+    weights, report = remap(read_contents(released), shapes(model))
     options = ROWS[row]
     gate_is_left = options.get('phi') or not options.get('output_augmentation', True)
     assert not report.new
-    assert len(report.without_gate) == (2 * 5 if gate_is_left else 0)
+    assert len(report.partial) == (2 * 5 if gate_is_left else 0)
     assert {name.split('.')[4] for name in report.unused} == (
         set() if options.get('cpe', True) else {'pos'}
     )
@@ -244,7 +244,7 @@ def test_released_weights_lack_what_the_ablation_changes_and_nothing_else(row):
     )
     line = "  not used of the file: the gate's rows of 10 weights attn.qkvo"
     assert (line in str(report)) == bool(gate_is_left)
-    for name in report.without_gate:
+    for name in report.partial:
         whole = released[name.replace('qkv', 'qkvo')]
         assert torch.equal(weights[name], whole[: len(whole) // 4 * 3])
 
@@ -261,7 +261,7 @@ def test_without_a_gate_and_with_the_released_ffn_all_weights_are_released():
 
 def test_weights_without_a_gate_leave_that_of_the_release_as_it_was():
     model = RAVLT(TINY)
-    _, report = fit(
+    _, report = remap(
         read_contents(RAVLT(TINY, phi='identity').state_dict()), shapes(model)
     )
     assert {name.split('.')[5] for name in report.new} == {'qkvo'}
@@ -273,7 +273,7 @@ def test_a_first_convolution_of_another_width_is_reported_not_cut():
     name = 'layers.0.blocks.0.attn.qkvo.weight'
     odd = {**released, name: torch.zeros(40, 8, 1, 1)}
     model = RAVLT(TINY, output_augmentation=False)
-    _, report = fit(read_contents(odd), shapes(model))
+    _, report = remap(read_contents(odd), shapes(model))
     own = name.replace('qkvo', 'qkv')
     assert report.changed == {own: ((40, 8, 1, 1), (24, 8, 1, 1))}
-    assert own not in report.without_gate
+    assert own not in report.partial

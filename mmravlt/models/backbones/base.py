@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from typing import Any
 
-from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmravlt.models.base_module import BaseModule
 
 
 class Backbone(BaseModule):
     """A backbone of four stages, with the options of OpenMMLab's backbones.
 
     A subclass has an ``arch_zoo``, builds its parts from ``self.settings``, says in
-    :meth:`frozen_parts` what ``frozen_stages`` freezes, and at the end of its
-    ``__init__`` calls :meth:`freeze`.
+    :meth:`frozen_parts` what ``frozen_stages`` freezes and in :meth:`block_of` which
+    block a parameter belongs to, and at the end of its ``__init__`` calls
+    :meth:`freeze`.
 
     Args:
         arch (str | dict): a name in ``arch_zoo``, or a dict with ``embed_dims``,
@@ -47,7 +49,7 @@ class Backbone(BaseModule):
     #: Sizes by the names that ``arch`` takes.
     arch_zoo: Mapping[str, dict] = {}
     #: What a dict given as ``arch`` may leave out.
-    arch_defaults: Mapping[str, Real] = {'drop_path_rate': 0.0}
+    arch_defaults: Mapping[str, float] = {'drop_path_rate': 0.0}
     #: Channels of a head are a multiple of the number, for the reason.
     head_rule = (1, 'give a multiple of the heads')
     #: Values of ``with_cp`` beside True and False.
@@ -69,17 +71,17 @@ class Backbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.settings = self._read_arch(arch)
-        if drop_path_rate is None:
-            drop_path_rate = self.settings['drop_path_rate']
+        rate: Any = drop_path_rate
+        if rate is None:
+            rate = self.settings['drop_path_rate']
         _check_out_indices(out_indices)
-        _check_norm_cfg(norm_cfg)
         if not is_int(in_channels) or in_channels < 1:
             raise ValueError(
                 f'in_channels is {in_channels!r}; give a whole number from 1.'
             )
-        if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
+        if not isinstance(rate, Real) or not 0 <= float(rate) < 1:
             raise ValueError(
-                f'drop_path_rate is {drop_path_rate!r}; it is a probability, give a '
+                f'drop_path_rate is {rate!r}; it is a probability, give a '
                 'value from 0 to below 1.'
             )
         if not isinstance(with_cp, bool) and with_cp not in self.with_cp_names:
@@ -105,7 +107,7 @@ class Backbone(BaseModule):
 
         depths = self.settings['depths']
         last = max(sum(depths) - 1, 1)
-        rates = [drop_path_rate * i / last for i in range(sum(depths))]
+        rates = [rate * i / last for i in range(sum(depths))]
         self.drop_path_rates = [
             rates[sum(depths[:i]) : sum(depths[: i + 1])]
             for i in range(self.num_stages)
@@ -122,6 +124,38 @@ class Backbone(BaseModule):
         for module in self.frozen_parts():
             module.eval()
             module.requires_grad_(False)
+
+    def block_of(self, name: str) -> tuple[int, int] | None:
+        """Stage and block that a parameter of this name counts to.
+
+        The block is -1 before the first of a stage. None stands for what comes after
+        the last block, such as output norms.
+        """
+        raise NotImplementedError
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter, for learning rates that fall towards the image.
+
+        As in mmpretrain's backbones: the patch embedding has depth 0, the blocks 1, 2,
+        …, and all that follows them the largest depth.
+
+        Args:
+            param_name (str): name of the parameter in a model.
+            prefix (str): what names of the backbone's parameters begin with there, such
+                as 'backbone.'. Parameters with another name follow the backbone.
+
+        Returns:
+            tuple[int, int]: the depth, and the number of depths.
+        """
+        depths = self.settings['depths'][: self.num_stages]
+        block = None
+        if param_name.startswith(prefix):
+            block = self.block_of(param_name.removeprefix(prefix))
+        last = sum(depths) + 1
+        if block is None:
+            return last, last + 1
+        stage, number = block
+        return sum(depths[:stage]) + number + 1, last + 1
 
     def lay_out(self, x: Tensor) -> Tensor:
         """A map as it is returned: contiguous, unless ``out_channels_last``.
@@ -189,19 +223,6 @@ def is_four(values) -> bool:
 def is_int(value) -> bool:
     """Whether an option is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _check_norm_cfg(norm_cfg: dict) -> None:
-    try:
-        is_batch_norm = isinstance(
-            build_norm_layer(norm_cfg, 2)[1], (nn.BatchNorm2d, nn.SyncBatchNorm)
-        )
-    except (KeyError, TypeError):
-        is_batch_norm = False
-    if not is_batch_norm:
-        raise ValueError(
-            f"norm_cfg is {norm_cfg!r}; give dict(type='BN') or dict(type='SyncBN')."
-        )
 
 
 def _check_out_indices(out_indices: Sequence[int]) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from mmravlt.models.layers import (
     ChannelLayerNorm,
+    DropPath,
     GELU2d,
+    build_batch_norm,
     call_normalising,
     call_recomputing,
     conv_norm,
@@ -63,7 +63,7 @@ class _Attention(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W)."""
         qkv = self.qkv(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         parts = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=1))
-        mixed = merge_heads(self.mix(*parts), x.shape[2:])
+        mixed = merge_heads(self.mix(*parts), (x.shape[2], x.shape[3]))
         return self.proj(mixed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -129,7 +129,7 @@ class LocalConcentration(nn.Module):
         super().__init__()
         self.conv1 = _depthwise(channels, 7)
         self.act = GELU2d()
-        self.bn = build_norm_layer(norm_cfg, channels)[1]
+        self.bn = build_batch_norm(norm_cfg, channels)
         self.conv2 = _depthwise(channels, 7)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,6 +191,7 @@ class Block(nn.Module):
             _under_proj(_depthwise(channels, 3)) for _ in range(1 if is_global else 2)
         )
         self.norm1 = ChannelLayerNorm(channels)
+        self.attn: _Attention
         if is_global:
             self.attn = LinearAttention(channels, num_heads)
             self.norm3 = ChannelLayerNorm(channels)
@@ -203,12 +204,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
-        x = residual_conv(self.cpe[0].proj, x)
+        x = residual_conv(self.cpe[0].get_submodule('proj'), x)
         x = x + self.drop_path(self.attn(self.norm1(x)))
         if self.is_global:
             x = x + self.drop_path(self.local_mp(self.norm3(x)))
         else:
-            x = residual_conv(self.cpe[1].proj, x)
+            x = residual_conv(self.cpe[1].get_submodule('proj'), x)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -392,7 +393,7 @@ class L2ViT(Backbone):
             zip(self.downsample_layers, self.stages, strict=True)
         ):
             x = downsample(x)
-            for block in blocks:
+            for block in blocks.children():
                 x = call_recomputing(block, x) if self.with_cp else block(x)
             if i in self.out_indices:
                 outputs.append(self.lay_out(self.get_submodule(f'norm{i}')(x)))
@@ -405,6 +406,15 @@ class L2ViT(Backbone):
         for i in self.out_indices:
             if i < self.frozen_stages:
                 yield self.get_submodule(f'norm{i}')
+
+    def block_of(self, name: str) -> tuple[int, int] | None:
+        """The way down to a stage counts to its first block."""
+        match name.split('.'):
+            case 'downsample_layers', stage, *_:
+                return int(stage), -1 if stage == '0' else 0
+            case 'stages', stage, block, *_:
+                return int(stage), int(block)
+        return None
 
 
 def _depthwise(channels: int, size: int) -> nn.Conv2d:

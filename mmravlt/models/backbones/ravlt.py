@@ -17,12 +17,12 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 
 import torch
-from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from mmravlt.models.layers import (
     FFN,
     Downsample,
+    DropPath,
     LayerNorm2d,
     PatchEmbed,
     RoPE2d,
@@ -348,6 +348,17 @@ class RAVLT(Backbone):
         for i in self.out_indices:
             if i < self.frozen_stages:
                 yield self.extra_norms[str(i)]
+
+    def block_of(self, name: str) -> tuple[int, int] | None:
+        """The way down to the next stage counts to the last block before it."""
+        match name.split('.'):
+            case 'patch_embed', *_:
+                return 0, -1
+            case 'layers', stage, 'blocks', block, *_:
+                return int(stage), int(block)
+            case 'layers', stage, *_:
+                return int(stage), self.settings['depths'][int(stage)] - 1
+        return None
 
 
 def _per_stage(name: str, value: Real | Sequence[Real]) -> tuple[Real, ...]:

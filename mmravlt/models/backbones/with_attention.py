@@ -1,10 +1,9 @@
 """Another attention in a backbone of another library, Table 8 of the paper."""
 
-from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
 from mmravlt.models.layers import GlobalAttention
-from mmravlt.registry import register_model
+from mmravlt.registry import build_model, register_model
 
 # mmpretrain's modules, by name, since no library of a task is imported here: what
 # follows the output projection in each.
@@ -43,7 +42,7 @@ def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
     Raises:
         ValueError: if it has no attention that is known here, or a class token.
     """
-    model = ROOT_MODELS.build(backbone)
+    model = build_model(backbone)
     if getattr(model, 'cls_token', None) is not None:
         raise ValueError(
             f'{type(model).__name__} has a class token, which has no place on a map; '

@@ -7,11 +7,13 @@ from .attention import (
 )
 from .attention_zoo import GlobalAttention
 from .batch_norm import call_normalising
+from .drop_path import DropPath
 from .ffn import FFN
 from .fused_conv import residual_conv, scaled_conv, wide_depthwise_conv
 from .gelu import GELU2d
 from .init import init_convolution, init_linear
 from .norm import ChannelLayerNorm, LayerNorm2d
+from .norm_cfg import build_batch_norm
 from .patch_embed import Downsample, PatchEmbed, conv_norm
 from .recompute import call_forgetting, call_recomputing
 from .rope2d import RoPE2d
@@ -21,6 +23,7 @@ __all__ = [
     'Attention',
     'ChannelLayerNorm',
     'Downsample',
+    'DropPath',
     'FFN',
     'GELU2d',
     'GlobalAttention',
@@ -29,6 +32,7 @@ __all__ = [
     'RALAttention',
     'RoPE2d',
     'SoftmaxAttention',
+    'build_batch_norm',
     'call_forgetting',
     'call_normalising',
     'call_recomputing',

@@ -1,17 +1,17 @@
-from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from .batch_norm import call_normalising
 from .gelu import GELU2d
+from .norm_cfg import build_batch_norm
 from .recompute import call_forgetting
 
 
 def conv_norm(
     in_channels: int, out_channels: int, stride: int, norm_cfg: dict
 ) -> tuple[nn.Module, nn.Module]:
-    """A 3×3 convolution with a bias, and batch normalisation as in mmcv."""
+    """A 3×3 convolution with a bias, and batch normalisation."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
-    return conv, build_norm_layer(norm_cfg, out_channels)[1]
+    return conv, build_batch_norm(norm_cfg, out_channels)
 
 
 class PatchEmbed(nn.Module):

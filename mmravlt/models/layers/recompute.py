@@ -47,7 +47,8 @@ def call_forgetting(
     autocast = x.device.type, autocast_dtype(x.device.type)
     # They are kept as PyTorch keeps tensors, so checkpoints around this one work.
     keeper = _Keep.apply(x.new_empty(0, requires_grad=True), *inputs)
-    uses, recomputed = [], []  # computed once, and gone after the last use
+    uses: list[None] = []
+    recomputed: list[Tensor] = []  # computed once, and gone after the last use
 
     def pack(tensor: Tensor) -> Tensor | None:
         is_x = tensor.data_ptr() == place and tensor.shape == shape
@@ -97,7 +98,7 @@ def call_recomputing(block: nn.Module, *inputs: Any) -> Any:
     cannot = torch.jit.is_tracing() or (norms and is_compiling())
     if cannot or not torch.is_grad_enabled():
         return block(*inputs)
-    options = {}
+    options: dict[str, Any] = {}
     if norms:
         options['context_fn'] = lambda: (nullcontext(), _keep_statistics(norms))
     return checkpoint(block, *inputs, use_reentrant=False, **options)

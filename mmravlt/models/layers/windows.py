@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def to_windows(x: Tensor, size: int) -> Tensor:
     return x.transpose(2, 3).flatten(0, 2).permute(0, 3, 1, 2)
 
 
-def from_windows(windows: Tensor, shape: tuple[int, int]) -> Tensor:
+def from_windows(windows: Tensor, shape: Sequence[int]) -> Tensor:
     """Join what :func:`to_windows` gave of maps of H×W pixels."""
     size = windows.shape[-1]
     x = windows.permute(0, 2, 3, 1)

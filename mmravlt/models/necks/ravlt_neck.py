@@ -1,10 +1,13 @@
 from collections.abc import Sequence
 
-from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmravlt.models.layers import call_normalising, init_convolution
+from mmravlt.models.base_module import BaseModule
+from mmravlt.models.layers import (
+    build_batch_norm,
+    call_normalising,
+    init_convolution,
+)
 from mmravlt.registry import register_model
 
 
@@ -31,7 +34,7 @@ class RAVLTNeck(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.proj = nn.Conv2d(in_channels, out_channels, 1)
-        self.norm = build_norm_layer(norm_cfg, out_channels)[1]
+        self.norm = build_batch_norm(norm_cfg, out_channels)
         self.act = nn.SiLU()
         self.apply(init_convolution)
 
