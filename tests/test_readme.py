@@ -23,10 +23,12 @@ RUN = [
     *('docs/train.md', 'README.md', 'docs/install.md', 'docs/data.md'),
     *('docs/weights.md', 'docs/backbone.md', 'docs/export.md', 'docs/models.md'),
 ]
-# Pages that tell what was run elsewhere, on data or for a time that tests do not have.
+# Pages that tell what was run elsewhere, on data or for a time that tests do not have,
+# or whose examples test_create_model.py and test_layer_decay.py cover.
 RECORDS = [
     *('docs/ablations.md', 'docs/attention_zoo.md', 'docs/benchmarks.md'),
     *('docs/rank_analysis.md', 'docs/recipes.md', 'docs/results.md'),
+    *('docs/layer_decay.md', 'docs/torch_alone.md'),
 ]
 PAGES = [*RUN, *RECORDS, 'CONTRIBUTING.md', 'CHANGELOG.md']
 TEXTS = {page: (ROOT / page).read_text(encoding='utf-8') for page in PAGES}
@@ -201,5 +203,5 @@ def test_export_examples_give_a_file_for_any_size(example, tmp_path, monkeypatch
 
 
 def test_examples_were_found():
-    assert (len(CONFIGS), len(EXPORTS), len(SCRIPTS)) == (2, 1, 1)
+    assert (len(CONFIGS), len(EXPORTS), len(SCRIPTS)) == (2, 1, 2)
     assert len(COMMANDS) >= 12
