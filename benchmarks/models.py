@@ -206,9 +206,7 @@ def read_model(path: str) -> Config:
     try:
         tasks.of(cfg)
     except tasks.TaskError as error:
-        raise BenchmarkError(
-            f'{path} describes no model known here: {error}.'
-        ) from None
+        raise BenchmarkError(f'{path}: {error}.') from None
     if 'backbone' not in cfg.get('model', {}):
         raise BenchmarkError(f'{path} describes no model with a backbone.')
     return cfg

@@ -86,14 +86,11 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
-    try:
+    with exit_on(tasks.TaskError):
         task = tasks.of(cfg)
-    except tasks.TaskError:
-        task = None
-    if not task or not cfg.get('test_dataloader'):
+    if not cfg.get('test_dataloader'):
         raise SystemExit(
-            f'error: {args.config} must have a test_dataloader, which prepares images, '
-            f'and a default_scope out of {", ".join(tasks.LIBRARIES)}'
+            f'error: {args.config} must have a test_dataloader, which prepares images'
         )
     images, problems = find_images(args.images)
     if images:

@@ -39,7 +39,8 @@ def of(cfg: Config) -> Task:
         if task.library == scope and task.recognises(cfg):
             return task
     raise TaskError(
-        f'its default_scope is {scope!r}, where one of {", ".join(LIBRARIES)} belongs'
+        f'the config must have a default_scope out of {", ".join(LIBRARIES)} (it has '
+        f'{scope!r})'
     )
 
 
@@ -62,11 +63,9 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
     """
     try:
         task = of(cfg)
-    except TaskError:
+    except TaskError as error:
         raise DataError(
-            f'--data needs a config of {", ".join(LIBRARIES)} (its default_scope), but '
-            f'this one has {cfg.get("default_scope")!r}; set its data paths with '
-            '--cfg-options instead.'
+            f'--data: {error}; set its data paths with --cfg-options instead.'
         ) from None
     used = ('train_dataloader', 'val_dataloader') if training else ('test_dataloader',)
     for loader in used:

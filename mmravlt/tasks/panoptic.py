@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -243,27 +242,12 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
     ids = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
     names, things = inferencer.classes, inferencer.model.num_things_classes
     ids = np.where(ids % INSTANCE_OFFSET < len(names), ids, 0)  # 0 is no segment
-    found = _describe(ids, names, things, INSTANCE_OFFSET)
-    return Prediction(dict(segments=found), drawing, id2rgb(ids))
-
-
-def _describe(
-    ids: np.ndarray, names: Sequence[str], things: int, offset: int
-) -> list[dict]:
     segments = []
-    for i, area in zip(*np.unique(ids, return_counts=True), strict=True):
-        label = int(i) % offset
-        if i:
-            segments.append(
-                dict(
-                    id=int(i),
-                    label=label,
-                    **{'class': names[label]},
-                    is_thing=label < things,
-                    area=int(area),
-                )
-            )
-    return segments
+    for i, area in zip(*np.unique(ids[ids > 0], return_counts=True), strict=True):
+        label = int(i) % INSTANCE_OFFSET
+        segment = dict(id=int(i), label=label, is_thing=label < things, area=int(area))
+        segments.append({**segment, 'class': names[label]})
+    return Prediction(dict(segments=segments), drawing, id2rgb(ids))
 
 
 def run_heads(meter, features: tuple[Tensor, ...]) -> None:

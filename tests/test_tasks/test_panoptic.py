@@ -64,7 +64,7 @@ def test_the_task_of_a_config_goes_by_its_library_and_its_heads(base, name):
 
 
 def test_a_config_of_no_task_is_refused_with_the_libraries():
-    with pytest.raises(tasks.TaskError, match="'mmpose', where one of mmdet, mmseg"):
+    with pytest.raises(tasks.TaskError, match="mmdet, mmseg, mmpretrain .*'mmpose'"):
         tasks.of(Config(dict(default_scope='mmpose')))
 
 

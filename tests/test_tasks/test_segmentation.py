@@ -13,7 +13,6 @@ from PIL import Image
 
 from mmravlt import config_path
 from mmravlt.tasks import DataError, use_custom_data
-from mmravlt.tasks.files import image_size
 
 from ..processes import run_tool
 from ..tiny import SEGMENTATION
@@ -222,24 +221,6 @@ def test_a_photo_taken_upright_has_the_size_of_its_map(data):
     assert sample.ori_shape == (36, 48)
 
 
-@pytest.mark.parametrize('suffix', ['png', 'webp', 'tiff'])
-def test_a_turned_image_that_opencv_may_not_turn_is_named(suffix, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / f'turned.{suffix}'
-    Image.new('RGB', (64, 48)).save(path, exif=exif)
-    with pytest.raises(DataError, match='its EXIF orientation is 6'):
-        image_size(path)
-    Image.new('RGB', (64, 48)).save(path)
-    assert image_size(path) == (64, 48)
-
-
-def test_an_image_whose_pixels_opencv_does_not_read_is_named(tmp_path):
-    Image.new('I', (64, 48)).save(tmp_path / 'deep.tiff')
-    with pytest.raises(DataError, match='its pixels are of the mode I'):
-        image_size(tmp_path / 'deep.tiff')
-
-
 def test_testing_needs_no_training_data(data):
     shutil.rmtree(data / 'images/train')
     shutil.rmtree(data / 'annotations/train')
@@ -271,159 +252,6 @@ def test_a_copy_of_ade20k_keeps_its_classes_and_its_zero(training, tmp_path):
     cfg = mmseg_config('icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py')
     with pytest.raises(DataError, match='needs a config for ADE20K.*CityscapesDataset'):
         use_custom_data(cfg, str(tmp_path), training)
-
-
-def write(name, content):
-    def damage(data):
-        (data / name).parent.mkdir(exist_ok=True)
-        (data / name).write_bytes(content)
-
-    return damage
-
-
-def fill_maps(split, value):
-    def damage(data):
-        for path in (data / 'annotations' / split).iterdir():
-            save_map(path, np.full((36, 48), value))
-
-    return damage
-
-
-def set_pixel(value, dtype=np.uint8):
-    def damage(data):
-        labels = np.zeros((36, 48), dtype)
-        labels[5, 7] = value
-        Image.fromarray(labels).save(data / 'annotations/train/1.png')
-
-    return damage
-
-
-def move(old, new):
-    return lambda data: (data / old).rename(data / new)
-
-
-def remove(name):
-    return lambda data: (data / name).unlink()
-
-
-def twin(data):
-    shutil.copy(data / 'images/train/0.jpg', data / 'images/train/0.jpeg')
-
-
-def halve_image(data):
-    Image.new('RGB', (24, 36)).save(data / 'images/train/2.jpg')
-
-
-def cut_off(name):
-    def damage(data):
-        Image.effect_noise((36, 48), 50).save(data / name, format='PNG')
-        content = (data / name).read_bytes()
-        (data / name).write_bytes(content[: len(content) // 2])
-
-    return damage
-
-
-def colour(data):
-    Image.new('RGB', (48, 36)).save(data / 'annotations/val/2.png')
-
-
-DAMAGES = {
-    'no images': (move('images', 'pictures'), 'data must hold a folder images; found'),
-    'no annotations': (
-        move('annotations', 'labels'),
-        'must hold a folder annotations; found there: classes.txt, images, labels',
-    ),
-    'another split': (
-        move('images/val', 'images/test'),
-        'images must hold a folder val; found there: test, train',
-    ),
-    'no classes.txt': (remove('classes.txt'), 'classes.txt is missing; write one'),
-    'nothing in classes.txt': (write('classes.txt', b'\n'), 'names 0 classes; a segm'),
-    'one class': (write('classes.txt', b'road'), 'names 1 classes; .*background'),
-    'a class twice': (
-        write('classes.txt', b'road\ntree\nroad'),
-        "names 'road' twice, on lines 1 and 3",
-    ),
-    'a blank line': (
-        write('classes.txt', b'road\n \ntree'),
-        'line 2 is blank, but stands for the class with index 1',
-    ),
-    'classes.txt in UTF-16': (
-        write('classes.txt', 'road'.encode('utf-16')),
-        'classes.txt cannot be read as UTF-8 text',
-    ),
-    'no files': (
-        lambda data: [p.unlink() for p in (data / 'images/val').iterdir()],
-        r'images/val has no images \(.jpg, ',
-    ),
-    'no map': (
-        remove('annotations/train/1.png'),
-        r'1 of 3 images in .*train, such as 1.jpg, have no map in .*\(.* 1.png\)',
-    ),
-    'no image': (
-        remove('images/train/1.jpg'),
-        '1 of 3 maps in .*annotations/train, such as 1.png, have no image in',
-    ),
-    'two images for a map': (twin, 'train has both 0.jpeg and 0.jpg, which share the'),
-    'a label outside the list': (
-        set_pixel(3),
-        'train/1.png holds the value 3, but the classes are 0 to 2 and 255 ignored',
-    ),
-    'a 16-bit label outside the list': (
-        set_pixel(256, np.uint16),
-        'train/1.png holds the value 256, but the classes are 0 to 2',
-    ),
-    'all ignored in training': (
-        fill_maps('train', 255),
-        'annotations/train hold no class at all besides ignored pixels',
-    ),
-    'all ignored in validation': (
-        fill_maps('val', 255),
-        'annotations/val hold no class at all besides ignored pixels',
-    ),
-    'masks of 0 and 255': (
-        fill_maps('train', 0),
-        'train hold only class 0 .* a mask of 0 and 255 has to be saved as 0 and 1',
-    ),
-    'a map in colour': (colour, r'val/2.png is an image in colour \(RGB\); save one'),
-    'another size': (
-        halve_image,
-        'train/2.png is 48×36 pixels, but its image .*2.jpg is 24×36;',
-    ),
-    'an image that is none': (
-        write('images/val/0.jpg', b'<html>'),
-        'val/0.jpg cannot be read as an image .*; replace or remove it',
-    ),
-    'half an image': (
-        lambda data: (
-            (data / 'images/val/0.jpg').unlink(),
-            cut_off('images/val/0.png')(data),
-        ),
-        'val/0.png cannot be read as an image',
-    ),
-    'half a map': (
-        cut_off('annotations/val/0.png'),
-        'annotations/val/0.png cannot be read as an image',
-    ),
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGES)
-def test_a_damaged_folder_gets_one_sentence_that_names_the_place(damage, data):
-    apply, message = DAMAGES[damage]
-    apply(data)
-    with pytest.raises(DataError, match=message) as caught:
-        use_custom_data(upernet(), str(data))
-    assert '\n' not in str(caught.value)
-
-
-def test_only_the_first_of_several_processes_reads_all_maps(data, monkeypatch):
-    set_pixel(3)(data)
-    monkeypatch.setenv('RANK', '1')
-    use_custom_data(upernet(), str(data))
-    monkeypatch.setenv('RANK', '0')
-    with pytest.raises(DataError, match='holds the value 3'):
-        use_custom_data(upernet(), str(data))
 
 
 def test_configs_that_learn_something_else_are_refused(data):
