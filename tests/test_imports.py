@@ -25,7 +25,7 @@ ALLOWED = {
     'models/necks': {*MODELS, 'mmravlt.models.layers', 'mmravlt.models.base_module'},
 }
 # Where MMEngine is met, if it is there. (A checkpoint may hold one of its types.)
-BRIDGES = {'models/base_module.py', 'registry.py', 'checkpoint/loading.py'}
+BRIDGES = {'models/base_module.py', 'registry.py', 'checkpoint/unpickling.py'}
 
 
 def imported_modules(path):
