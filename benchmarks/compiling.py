@@ -317,7 +317,7 @@ class _Recorder:
             )
 
         triton.runtime.JITFunction.run = compile_only
-        rala_triton.why_not = lambda *_: None  # the tensors are on no GPU
+        rala_triton.unsupported_reason = lambda *_: None  # the tensors are on no GPU
         kernel_check._fault = lambda *_: None  # nothing is computed
 
     def launch(self, case: Case, size: tuple[int, int], batch: int) -> list[_Launch]:

@@ -159,7 +159,7 @@ def build(kind: str, num_classes: int, setting: Setting) -> nn.Module:
         final_norm=False,
     )
     backbone = MODELS.build(
-        dict(type='mmravlt.with_attention', backbone=vit, kind=kind)
+        dict(type='mmravlt.WithGlobalAttention', backbone=vit, kind=kind)
     )
     backbone.init_weights()
     model = nn.Module()

@@ -3,7 +3,7 @@
 from torch import nn
 
 from .models.backbones.ravlt import RAVLT
-from .models.backbones.ravlt_inference import RAVLTForInference
+from .models.inference import RAVLTForInference
 
 
 def optimize_for_inference(
@@ -12,7 +12,19 @@ def optimize_for_inference(
     """Rearrange the RAVLT in a model, so that it predicts faster and with less memory.
 
     The outputs stay the same but for rounding. Load the weights first: afterwards the
-    model can be neither trained nor saved nor loaded.
+    model can be neither trained nor saved nor loaded. ``state_dict(keep_vars=True)``,
+    with which exporters ask for the tensors themselves, is answered.
+
+    RAVLT's modules are taken apart, so that what was added to one of them would be
+    lost. A RAVLT with anything that its release does not have is refused by the name of
+    the module: a hook, a subclass, a layer exchanged or added, a parametrisation or
+    pruning, a method replaced in an instance or a class, another option. That holds for
+    hooks on the backbone itself, too: register them on its replacement, whose inputs
+    and outputs are the same; its inner maps do not exist as such any more, so take
+    features for Grad-CAM and the like from the model before. What changes nothing in
+    evaluation is free: values and types of weights, SyncBN or BN, frozen stages,
+    stochastic depth, ``with_cp``, attributes that RAVLT has no use for, hooks on state
+    dicts.
 
     Args:
         model (nn.Module): a RAVLT, or any model that holds one or more, such as a
@@ -26,9 +38,8 @@ def optimize_for_inference(
         module in eval mode, which leaves the given one as it is.
 
     Raises:
-        ValueError: if there is no RAVLT in the model, if one was changed so that
-            folding would lose something or is built as an ablation, or if the budget
-            is no positive number.
+        ValueError: if there is no RAVLT in the model, if one is not as it was released,
+            or if the budget is no positive number.
     """
     if isinstance(model, RAVLT):
         return RAVLTForInference(model, memory_budget)

@@ -22,6 +22,7 @@ ALLOWED = {
         'mmravlt.models.layers',
         'mmravlt.models.base_module',
     },
+    'models/inference': {*MODELS, 'mmravlt.models'},
     'models/necks': {*MODELS, 'mmravlt.models.layers', 'mmravlt.models.base_module'},
 }
 # Where MMEngine is met, if it is there. (A checkpoint may hold one of its types.)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .rank import (
+    ALL_HEADS,
     MATRICES,
     MEASURES,
     THRESHOLD,
@@ -69,7 +70,7 @@ def draw_ranks(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> Fi
     """
     names = [name for name in MEASURES if name != 'entropy']  # e^H is drawn
     height = 2.6 * len(names) + 0.25 * len(analyses)
-    figure = Figure(figsize=(11, height), layout='constrained')
+    figure = Figure(figsize=(16, height), layout='constrained')
     axes = figure.subplots(len(names), len(MATRICES), sharex=True, squeeze=False)
     for column, (matrix, title) in enumerate(MATRICES.items()):
         for number, analysis in enumerate(analyses):
@@ -112,7 +113,7 @@ def draw_spectra(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> 
         analyses (Sequence[Analysis]): of one or more models, a row for each.
         threshold (float): where a line is drawn.
     """
-    figure = Figure(figsize=(11, 0.6 + 2.6 * len(analyses)), layout='constrained')
+    figure = Figure(figsize=(16, 0.6 + 2.6 * len(analyses)), layout='constrained')
     axes = figure.subplots(
         len(analyses), len(MATRICES), sharex=True, sharey=True, squeeze=False
     )
@@ -134,8 +135,8 @@ def draw_spectra(analyses: Sequence[Analysis], threshold: float = THRESHOLD) -> 
             axis.set_title(f'{label(analysis, analyses)}: {title}', fontsize=9)
             axis.grid(alpha=0.3)
         row[0].set_ylabel('σᵢ / σ₁')
-        handles = row[1].get_legend_handles_labels()
-        row[1].legend(
+        handles = row[-1].get_legend_handles_labels()
+        row[-1].legend(
             *handles,
             title='layer',
             fontsize=7,
@@ -177,11 +178,12 @@ def draw_matrices(
         figsize=(max(size * len(analyses), 4.5), size * (1.3 + max(ratios)) + 0.8),
         layout='constrained',
     )
+    of_heads = {name: title for name, title in MATRICES.items() if name != ALL_HEADS}
     axes = figure.subplots(
-        len(MATRICES), len(analyses), squeeze=False, height_ratios=(1, max(ratios))
+        len(of_heads), len(analyses), squeeze=False, height_ratios=(1, max(ratios))
     )
     for column, (analysis, number) in enumerate(zip(analyses, chosen, strict=True)):
-        for row, (matrix, title) in enumerate(MATRICES.items()):
+        for row, (matrix, title) in enumerate(of_heads.items()):
             axis = axes[row, column]
             axis.set(xticks=[], yticks=[], anchor='N')
             spectra = analysis.spectra.get((number, matrix))

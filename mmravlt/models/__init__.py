@@ -1,4 +1,10 @@
-from .backbones import RAVLT, Backbone, L2ViT, with_attention
+from .backbones import (
+    RAVLT,
+    Backbone,
+    L2ViT,
+    WithGlobalAttention,
+    with_attention,
+)
 from .classifier import Classifier
 from .layers import GlobalAttention
 from .necks import RAVLTNeck
@@ -10,5 +16,6 @@ __all__ = [
     'GlobalAttention',
     'L2ViT',
     'RAVLTNeck',
+    'WithGlobalAttention',
     'with_attention',
 ]

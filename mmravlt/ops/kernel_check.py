@@ -184,10 +184,10 @@ def _errors(
     for image, scale in zip(maps, _SCALES, strict=True):
         image[:, :2] *= scale
     maps = maps.to(dtype)
-    table = rope2d_table(*_SIZE, head_dim, cpu)
+    rope = rope2d_table(*_SIZE, head_dim, cpu)
     q, k, v, dy = (x.transpose(1, 2).double() for x in maps.unbind(2))
     inputs = [x.requires_grad_() for x in (q, k, v)]
-    y = rala_reference(q, k, v, table)
+    y = rala_reference(q, k, v, rope)
     expected = y.detach(), *torch.autograd.grad(y, inputs, dy)
 
     # As many images as make a few programs share a head, and loop over its tokens.
@@ -197,10 +197,10 @@ def _errors(
         copies = max(1, programs // (3 * len(_SCALES) * heads))
     maps = maps.to(device).repeat(copies, 1, 1, 1, 1)
     q, k, v, dy = (x.transpose(1, 2) for x in maps.unbind(2))
-    table = table[0].to(device), table[1].to(device)
+    rope = rope[0].to(device), rope[1].to(device)
     with torch.no_grad():
-        y, *summaries = _launches['forward'](q, k, v, *table)
-        grads = _launches['backward'](dy, q, k, v, *table, *summaries)
+        y, *summaries = _launches['forward'](q, k, v, *rope)
+        grads = _launches['backward'](dy, q, k, v, *rope, *summaries)
         errors = []
         for x, true in zip((y, *grads), expected, strict=True):
             true = true.to(device)

@@ -66,7 +66,7 @@ def rala_kernel(
     elif not kv_augmentation:
         reason = 'no KV augmentation'
     else:
-        reason = _why_not_triton(q, k, v)
+        reason = _unsupported_reason(q, k, v)
     if reason is None:
         return 'triton', 'it applies' if _wanted == 'auto' else 'chosen'
     insist(reason)
@@ -90,7 +90,7 @@ def _check(name: str) -> None:
         )
 
 
-def _why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+def _unsupported_reason(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     # Files must run where there are no such kernels.
     if jit.is_tracing():
         return 'traced by TorchScript'
@@ -100,9 +100,9 @@ def _why_not_triton(q: Tensor, k: Tensor, v: Tensor) -> str | None:
         return 'torch older than 2.4'
     try:
         from .kernel_check import find_fault, is_exporting
-        from .rala_triton import why_not
+        from .rala_triton import unsupported_reason
     except Exception as error:  # a Triton of another time than this torch's, too
         return f'triton cannot be imported ({error})'
     if is_exporting():
         return 'exported'
-    return why_not(q, k, v) or find_fault(q)
+    return unsupported_reason(q, k, v) or find_fault(q)

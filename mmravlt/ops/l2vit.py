@@ -7,7 +7,7 @@ https://arxiv.org/abs/2501.16182, as the authors' release computes it
 
 from torch import Tensor
 
-from .runtime import use_autocast, wide
+from .runtime import at_least_float32, use_autocast
 
 _LEAST_DENOMINATOR = 100.0
 
@@ -34,7 +34,7 @@ def l2vit_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Ten
     """
     out_dtype = v.dtype
     with use_autocast(q.device.type, None):
-        q, k, v, temperature = map(wide, (q, k, v, temperature))
+        q, k, v, temperature = map(at_least_float32, (q, k, v, temperature))
         q, k = q.relu(), k.relu()
         k_sum = k.sum(dim=-2, keepdim=True)
         denominator = (q @ k_sum.transpose(-2, -1)).clamp(min=_LEAST_DENOMINATOR)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .rala import KAPPAS
-from .runtime import use_autocast, wide
+from .runtime import at_least_float32, use_autocast
 
 Features = tuple[Tensor, Tensor]
 
@@ -54,7 +54,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def linear_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`linear_attention`, shape (B, heads, N, d)."""
     kappa = KAPPAS['elu+1']
-    return kappa(wide(q)), kappa(wide(k))
+    return kappa(at_least_float32(q)), kappa(at_least_float32(k))
 
 
 def enhanced_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def enhanced_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def relu_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`enhanced_attention`, shape (B, heads, N, d)."""
-    return wide(q).relu(), wide(k).relu()
+    return at_least_float32(q).relu(), at_least_float32(k).relu()
 
 
 def focused_attention(q: Tensor, k: Tensor, v: Tensor, scale: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def focused_attention(q: Tensor, k: Tensor, v: Tensor, scale: Tensor) -> Tensor:
         return focused_features(q, k, scale)
 
     # 1e-6 for each token. PyTorch's older ONNX exporter takes k.shape[-2] for constant.
-    eps = (0 * wide(k[..., :1]) + 1e-6).sum(dim=-2, keepdim=True)
+    eps = (0 * at_least_float32(k[..., :1]) + 1e-6).sum(dim=-2, keepdim=True)
     return _attend(features, q, k, v, eps)
 
 
@@ -120,7 +120,7 @@ def focused_features(q: Tensor, k: Tensor, scale: Tensor) -> Features:
         return x.square().sum(dim=(-3, -1), keepdim=True).sqrt()
 
     def focus(x: Tensor) -> Tensor:
-        x = (wide(x).relu() + 1e-6) / F.softplus(wide(scale))
+        x = (at_least_float32(x).relu() + 1e-6) / F.softplus(at_least_float32(scale))
         # Cubes of a unit vector have the same direction and cannot overflow.
         cubes = (x / length(x)) ** 3
         return length(x) / length(cubes) * cubes
@@ -147,7 +147,7 @@ def efficient_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def efficient_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`efficient_attention`, shape (B, heads, N, d)."""
-    return wide(q).softmax(dim=-1), wide(k).softmax(dim=-2)
+    return at_least_float32(q).softmax(dim=-1), at_least_float32(k).softmax(dim=-2)
 
 
 def hydra_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def hydra_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def hydra_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`hydra_attention`, shape (B, heads, N, d)."""
-    return _unit(wide(q), (-3, -1)), _unit(wide(k), (-3, -1))
+    return _unit(at_least_float32(q), (-3, -1)), _unit(at_least_float32(k), (-3, -1))
 
 
 def hydra_kv_buffer(k_features: Tensor, v: Tensor) -> Tensor:
@@ -211,13 +211,13 @@ def linear_angular_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     with use_autocast(q.device.type, None):
         q_unit, k_unit = linear_angular_features(q, k)
-        u = 0.5 * wide(v) + q_unit @ kv_buffer(k_unit, v) / math.pi
+        u = 0.5 * at_least_float32(v) + q_unit @ kv_buffer(k_unit, v) / math.pi
         return _unit(u, -1).to(v.dtype)
 
 
 def linear_angular_features(q: Tensor, k: Tensor) -> Features:
     """Features of :func:`linear_angular_attention`, shape (B, heads, N, d)."""
-    return _unit(wide(q), -1), _unit(wide(k), -1)
+    return _unit(at_least_float32(q), -1), _unit(at_least_float32(k), -1)
 
 
 def kv_buffer(k_features: Tensor, v: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ def kv_buffer(k_features: Tensor, v: Tensor) -> Tensor:
         Tensor: shape (B, heads, d, d), at least float32.
     """
     with use_autocast(v.device.type, None):
-        return wide(k_features).transpose(-2, -1) @ wide(v)
+        return at_least_float32(k_features).transpose(-2, -1) @ at_least_float32(v)
 
 
 def _attend(
@@ -252,7 +252,7 @@ def _attend(
 
 
 def _channel_sums(k_features: Tensor, v: Tensor) -> Tensor:
-    return (k_features * wide(v)).sum(dim=-2, keepdim=True)
+    return (k_features * at_least_float32(v)).sum(dim=-2, keepdim=True)
 
 
 def _unit(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:

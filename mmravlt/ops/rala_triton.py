@@ -36,12 +36,12 @@ from torch import Tensor, library
 from .kernel_check import guarded
 from .rala import PEAK
 
-Table = tuple[Tensor, Tensor]
+Rope = tuple[Tensor, Tensor]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def why_not(q: Tensor, k: Tensor, v: Tensor) -> str | None:
+def unsupported_reason(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     """Why these tensors cannot go through the kernels, in a few words.
 
     Args:
@@ -76,7 +76,7 @@ def why_not(q: Tensor, k: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+def rala(q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
     r"""Attend from every token to every other in time linear in their number.
 
     The equations are those of :func:`mmravlt.ops.rala`. No input is copied,
@@ -88,7 +88,7 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
             float16 or bfloat16, with d a multiple of 4 from 32 to 128.
         k (Tensor): keys before κ, same shape, type and device.
         v (Tensor): values, likewise.
-        table (tuple[Tensor, Tensor]): cosine and sine of every row, shape
+        rope (tuple[Tensor, Tensor]): cosine and sine of every row, shape
             (H, d / 4, 2), and of every column, shape (W, d / 4, 2), both float32,
             for N = H * W tokens in row-major order.
 
@@ -99,15 +99,16 @@ def rala(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
         and 10.3); those of others keep 16 bits of each factor.
 
     Raises:
-        ValueError: if :func:`why_not` has a reason, or if the table does not fit.
+        ValueError: if :func:`unsupported_reason` has one, or if the table of RoPE does
+            not fit.
     """
-    reason = why_not(q, k, v)
+    reason = unsupported_reason(q, k, v)
     if reason is not None:
         raise ValueError(
             f'The Triton kernels of RALA do not take this input: {reason}. '
             'Use mmravlt.ops.rala, which takes every kind of tensor.'
         )
-    rows, columns = table
+    rows, columns = rope
     n_tokens, head_dim = q.shape[-2:]
     for name, part in (('rows', rows), ('columns', columns)):
         if part.shape[1:] != (head_dim // 4, 2) or part.dtype != torch.float32:
@@ -780,7 +781,7 @@ def _forward(
     """
     batch, heads, n_tokens, d = q.shape
     all_heads = batch * heads
-    table = rows.contiguous(), columns.contiguous(), columns.shape[0]
+    rope = rows.contiguous(), columns.contiguous(), columns.shape[0]
     y, (q_sum, logits, stats, sums) = _empty_like_map(q), _empty_summaries(q)
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
     summing = {**tiles, 'COLUMNS': _columns(q)}
@@ -801,7 +802,7 @@ def _forward(
         )  # fmt: skip
         _merge(q_sum_parts, q_sum)
         _sum_keys_kernel[all_heads, splits, groups](
-            k, *k.stride(), v, *v.stride(), *table, q_sum, logits, stat_parts,
+            k, *k.stride(), v, *v.stride(), *rope, q_sum, logits, stat_parts,
             sum_parts, heads, n_tokens, **summing,
         )  # fmt: skip
         if splits > 1:
@@ -810,7 +811,7 @@ def _forward(
                 stat_parts, sum_parts, stats, sums, splits, **merging
             )
         _output_kernel[all_heads, splits](
-            q, *q.stride(), *table, sums, y, heads, n_tokens, **tiles
+            q, *q.stride(), *rope, sums, y, heads, n_tokens, **tiles
         )
     return y, q_sum, logits, stats, sums
 
@@ -829,7 +830,7 @@ def _backward(
     """dq, dk and dv from dy and from what :func:`_forward` was given and returned."""
     batch, heads, n_tokens, d = q.shape
     all_heads = batch * heads
-    table = rows.contiguous(), columns.contiguous(), columns.shape[0]
+    rope = rows.contiguous(), columns.contiguous(), columns.shape[0]
     dq, dk, dv = (_empty_like_map(x) for x in (q, k, v))
     tiles, groups = _tiles(q), triton.cdiv(d, _columns(q))
     splits = _splits(q, tiles['BLOCK'])
@@ -845,17 +846,17 @@ def _backward(
         dq_sum_parts = q_sum.new_empty(all_heads, splits, d + 1)
     with torch.cuda.device_of(q):
         _sums_backward_kernel[all_heads, splits, groups](
-            q, *q.stride(), dy, *dy.stride(), *table, sums, d_sum_parts, peaks,
+            q, *q.stride(), dy, *dy.stride(), *rope, sums, d_sum_parts, peaks,
             heads, n_tokens, **summing,
         )  # fmt: skip
         _merge(d_sum_parts, d_sums)
         _keys_backward_kernel[all_heads, splits](
-            k, *k.stride(), v, *v.stride(), *table, q_sum, logits, stats, sums,
+            k, *k.stride(), v, *v.stride(), *rope, q_sum, logits, stats, sums,
             d_sums, dk, dv, dq_sum_parts, peaks, heads, n_tokens, **tiles,
         )  # fmt: skip
         _merge(dq_sum_parts, dq_sum)
         _queries_backward_kernel[all_heads, splits](
-            q, *q.stride(), dy, *dy.stride(), k, *k.stride(), *table, q_sum,
+            q, *q.stride(), dy, *dy.stride(), k, *k.stride(), *rope, q_sum,
             sums, dq_sum, peaks, dk, dq, heads, n_tokens, **tiles,
         )  # fmt: skip
     return dq, dk, dv

@@ -11,11 +11,11 @@ https://arxiv.org/abs/2411.07635 (its use on queries and keys).
 import torch
 from torch import Tensor
 
-from .runtime import is_recording
+from .runtime import at_least_float32, is_recording
 
-Table = tuple[Tensor, Tensor]
+Rope = tuple[Tensor, Tensor]
 
-_tables: dict[tuple, Table] = {}
+_tables: dict[tuple, Rope] = {}
 _MOST_TABLES = 8  # four stages at two sizes
 
 
@@ -45,7 +45,7 @@ def rope2d_table(
     head_dim: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-) -> Table:
+) -> Rope:
     """Cosines and sines for every row and column of a map, kept for the next call.
 
     Args:
@@ -64,19 +64,19 @@ def rope2d_table(
     """
     key = (height, width, head_dim, device, torch.promote_types(dtype, torch.float32))
     if is_recording() or key not in _tables:
-        table = _make_table(*key)
+        rope = _make_table(*key)
         # While a model is traced, tensors are symbols that nobody else can use.
-        if is_recording() or type(table[0]) is not Tensor:
-            return table
+        if is_recording() or type(rope[0]) is not Tensor:
+            return rope
         while len(_tables) >= _MOST_TABLES:
             _tables.pop(next(iter(_tables)))
-        _tables[key] = table
+        _tables[key] = rope
     return _tables[key]
 
 
 def _make_table(
     height: int, width: int, head_dim: int, device: torch.device, dtype: torch.dtype
-) -> Table:
+) -> Rope:
     # A table made under inference_mode could not be used for training later.
     with torch.inference_mode(False), torch.no_grad():
         angles = rope2d_angles(head_dim, device, dtype)[::2]
@@ -88,7 +88,7 @@ def _make_table(
         return rows, columns
 
 
-def rope2d_rotate(x: Tensor, table: Table, inverse: bool = False) -> Tensor:
+def rope2d_rotate(x: Tensor, rope: Rope, inverse: bool = False) -> Tensor:
     """Rotate neighbouring channels of every token by its position's angle.
 
     Pairs are channels (0, 1), (2, 3), …; with c, s the pair's cosine and
@@ -98,17 +98,17 @@ def rope2d_rotate(x: Tensor, table: Table, inverse: bool = False) -> Tensor:
     Args:
         x (Tensor): queries or keys, shape (…, N, d), with N = H * W tokens in
             row-major order.
-        table (tuple[Tensor, Tensor]): from :func:`rope2d_table`.
+        rope (tuple[Tensor, Tensor]): from :func:`rope2d_table`.
         inverse (bool): turn back instead, by the negative angle.
 
     Returns:
         Tensor: the shape and type of ``x``, computed at least in float32.
     """
-    rows, columns = table
+    rows, columns = rope
     if inverse:
-        rows, columns = (each * each.new_tensor((1, -1)) for each in table)
+        rows, columns = (each * each.new_tensor((1, -1)) for each in rope)
     height, width = rows.shape[0], columns.shape[0]
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    exact = at_least_float32(x)
     turn = torch.cat(
         [
             rows[:, None].expand(-1, width, -1, -1),
@@ -116,9 +116,9 @@ def rope2d_rotate(x: Tensor, table: Table, inverse: bool = False) -> Tensor:
         ],
         dim=-2,
     ).flatten(0, 1)  # N, d / 2, 2
-    if wide.stride(-1) != 1 or any(stride % 2 for stride in wide.stride()[:-1]):
-        wide = wide.contiguous()  # or its pairs are no complex numbers
-    pairs = wide.unflatten(-1, (-1, 2))
+    if exact.stride(-1) != 1 or any(stride % 2 for stride in exact.stride()[:-1]):
+        exact = exact.contiguous()  # or its pairs are no complex numbers
+    pairs = exact.unflatten(-1, (-1, 2))
     if is_recording():
         # Compilers and exporters know no complex numbers.
         (x0, x1), (cosine, sine) = pairs.unbind(-1), turn.unbind(-1)

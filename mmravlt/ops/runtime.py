@@ -39,6 +39,6 @@ def use_autocast(device_type: str, dtype: torch.dtype | None) -> AbstractContext
         return nullcontext()
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """The tensor in float32, or in its own type if that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,7 +15,7 @@ from mmravlt.analysis.rank import (
     singular_values,
     table,
 )
-from mmravlt.models import RAVLT, GlobalAttention, L2ViT, with_attention
+from mmravlt.models import RAVLT, GlobalAttention, L2ViT, WithGlobalAttention
 from mmravlt.ops import rope2d_table
 from mmravlt.registry import ATTENTIONS
 
@@ -106,6 +106,9 @@ def test_values_of_known_rank_give_buffers_and_features_of_that_rank(kind):
         attention(x, rope2d_table(7, 9, 8, x.device), nn.Identity(), None)
     by_matrix = {sample.matrix: sample.values for sample in samples}
     assert ('kv_buffer' in by_matrix) == (kind != 'softmax')
+    whole = by_matrix.pop('output_map')  # directions of one head are no other's
+    assert whole.shape == (2, 1, 63, 24)
+    assert measure(singular_values(whole), 1e-9)['rank'].tolist() == [[14]] * 2
     for matrix, values in by_matrix.items():
         assert values.shape == (2, 3, 8 if matrix == 'kv_buffer' else 63, 8)
         found = measure(singular_values(values), 1e-9)['rank']
@@ -232,9 +235,10 @@ def test_every_kind_of_attention_is_recorded(kind, with_cp):
     assert found.layers('output_features') == ALL_LAYERS
     assert found.layers('kv_buffer') == ([] if kind == 'softmax' else ALL_LAYERS)
     assert found.modules[2] == 'layers.1.blocks.1.attn'
-    for (layer, _), spectra in found.spectra.items():
+    for (layer, matrix), spectra in found.spectra.items():
         heads = (1, 2, 2, 3, 4)[layer - 1]
-        assert spectra.values.shape == (2, heads, 8)
+        shape = (2, 1, 8 * heads) if matrix == 'output_map' else (2, heads, 8)
+        assert spectra.values.shape == shape
         assert (spectra.values[..., :-1] >= spectra.values[..., 1:]).all()
 
 
@@ -283,8 +287,11 @@ def test_each_window_counts_as_an_image():
     assert found.layers('output_features') == [1, 2, 3]
     assert not found.layers('kv_buffer') and found.images == 2
     rows = table([found])
-    assert [row['images'] for row in rows] == 3 * [2 * 9] + 2 * 6 * [2 * 4]
-    assert {(row['tokens'], row['d'], row['full_rank']) for row in rows} == {(49, 8, 8)}
+    assert [row['images'] for row in rows] == (3 + 1) * [2 * 9] + 2 * (6 + 1) * [2 * 4]
+    of_heads = [row for row in rows if row['head'] != 'all']
+    assert {(r['tokens'], r['d'], r['full_rank']) for r in of_heads} == {(49, 8, 8)}
+    whole = [(r['d'], r['full_rank']) for r in rows if r['head'] == 'all']
+    assert whole == [(24, 24), (48, 48), (48, 48)]
 
 
 @pytest.mark.parametrize('kind', [None, 'rala', 'hydra'])
@@ -304,7 +311,7 @@ def test_a_plain_transformer_is_recorded_with_its_attention_and_with_another(kin
             model = MODELS.build(backbone)
         else:
             backbone.update(with_cls_token=False, out_type='avg_featmap')
-            model = with_attention(backbone, kind)
+            model = WithGlobalAttention(backbone, kind)
     found = analyze(model, [torch.randn(2, 3, 64, 64)])
     assert found.layers('output_features') == [1, 2]
     assert found.layers('kv_buffer') == ([] if kind is None else [1, 2])
@@ -329,19 +336,21 @@ def test_the_table_averages_over_images_of_any_size():
     assert not spectra.values[0, :, 4:].any()
     rows = table([together], threshold=0.1)
     heads = 1 + 2 * 2 + 3 + 4
-    assert len(rows) == heads + 1 + 2 * 2
+    assert len(rows) == heads + 1 + 2 * 2 + len(ALL_LAYERS)
     alone = [table([analyze(model, [x])], threshold=0.1) for x in images]
     for row, one, other in zip(rows, *alone, strict=True):
         assert (row['model'], row['weights'], row['images']) == ('mine', 'untrained', 2)
-        assert row['d'] == 8
+        heads = (1, 2, 2, 3, 4)[row['layer'] - 1] if row['head'] == 'all' else 1
+        assert row['d'] == 8 * heads
         assert row['tokens'] == (one['tokens'] + other['tokens']) / 2
         for name in MEASURES:
             first, second = one[f'{name}_mean'], other[f'{name}_mean']
             assert row[f'{name}_mean'] == pytest.approx((first + second) / 2)
             assert row[f'{name}_std'] == pytest.approx(abs(first - second) / 2)
             assert one[f'{name}_std'] == 0
-        assert row['rank_mean'] <= row['full_rank'] <= 8
-    last = rows[-1]  # 2×2 and 4×3 tokens
+        assert row['rank_mean'] <= row['full_rank'] <= row['d']
+    last, whole = rows[-2:]  # 2×2 and 4×3 tokens
+    assert (whole['matrix'], whole['full_rank']) == ('output_map', (4 + 12) / 2)
     assert (last['layer'], last['head'], last['matrix']) == (5, 4, 'output_features')
     assert last['full_rank'] == (4 + 8) / 2
 

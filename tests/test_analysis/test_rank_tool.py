@@ -72,7 +72,7 @@ def test_untrained_and_given_weights_are_analysed_side_by_side(project, analyze_
     analyze_rank(folder, *words, '--out-dir', 'out', '--device', 'cpu')
     rows = read_rows(folder / 'out')
     heads = 1 + 2 + 3 + 4
-    assert len(rows) == 2 * (heads + 1 + 2)
+    assert len(rows) == 2 * (heads + 1 + 2 + 4)
     half = len(rows) // 2
     assert {r['weights'] for r in rows[:half]} == {'untrained'}
     assert {r['weights'] for r in rows[half:]} == {'weights.pth'}

@@ -67,7 +67,7 @@ def test_a_leaf_says_its_kind(leaf):
     model, kind = split(leaf)
     backbone = read(leaf).model.backbone
     assert backbone.get('kind', 'softmax') == kind
-    assert (backbone.type == 'with_attention') == (kind != 'softmax')
+    assert (backbone.type == 'WithGlobalAttention') == (kind != 'softmax')
 
 
 @pytest.mark.parametrize('leaf', [f'{m}_{k}_in1k' for m in ROWS for k in ROWS[m][-2:]])

@@ -8,7 +8,7 @@ from torch import nn
 import mmravlt
 from mmravlt import optimize_for_inference
 from mmravlt.models import RAVLT, GlobalAttention
-from mmravlt.models.layers import split_heads
+from mmravlt.models.layers import RALAttention, split_heads
 from mmravlt.ops import rope2d_table
 from mmravlt.registry import ATTENTIONS
 
@@ -39,7 +39,9 @@ every_kind = pytest.mark.parametrize('kind', KINDS)
 
 def with_attention(backbone, kind, **options):
     model = MODELS.build(
-        dict(type='mmravlt.with_attention', backbone=backbone, kind=kind, **options)
+        dict(
+            type='mmravlt.WithGlobalAttention', backbone=backbone, kind=kind, **options
+        )
     )
     model.eval()  # no stochastic depth
     return model
@@ -75,7 +77,9 @@ def test_kinds_add_no_convolution_to_the_one_that_ravlt_has():
 
 def test_inference_optimisation_refuses_what_it_does_not_know():
     model = RAVLT(TINY, attention=('focused', 'rala', 'softmax', 'softmax'))
-    with pytest.raises(ValueError, match='not FocusedAttention; leave it out'):
+    with pytest.raises(
+        ValueError, match='is a FocusedAttention, not RALAttention or Soft'
+    ):
         optimize_for_inference(model)
 
 
@@ -211,7 +215,7 @@ def test_every_linear_kind_shows_its_buffer(kind):
 @pytest.mark.parametrize(
     'options,message',
     [
-        (dict(kind='x'), "kind is 'x'; give one of 'efficient', "),
+        (dict(kind='x'), "kind is 'x'; give a name out of 'efficient', "),
         (dict(num_heads=5), 'num_heads is 5 for 24 channels; give a number that'),
         (dict(num_heads=12), 'leaves each head a multiple of 4 channels'),
         (dict(num_heads=0), 'num_heads is 0'),
@@ -306,3 +310,76 @@ def test_global_attention_is_a_module_that_configs_can_name():
     assert isinstance(built, nn.Module) and mmravlt.models.GlobalAttention is type(
         built
     )
+
+
+class Rescaled(RALAttention):
+    """A kind with an option of its own, and another default of RALA's."""
+
+    def __init__(self, channels, num_heads, *args, power=1, kappa='relu', **options):
+        super().__init__(channels, num_heads, *args, kappa=kappa, **options)
+        self.power = power
+
+
+@pytest.fixture
+def rescaled():
+    ATTENTIONS.register_module('rescaled', module=Rescaled)
+    yield
+    ATTENTIONS.module_dict.pop('rescaled')
+
+
+def test_a_registered_kind_keeps_its_defaults_beside_others(rescaled):
+    model = RAVLT(TINY, attention=('rala', 'rescaled', 'softmax', 'softmax'))
+    kappas = [model.layers[i].blocks[0].attn.kappa for i in (0, 1)]
+    assert kappas == ['elu+1', 'relu']
+    with pytest.raises(ValueError, match='is a Rescaled, not RALAttention or Soft'):
+        optimize_for_inference(model)
+
+
+def test_options_of_a_kind_are_for_its_stages_and_short_forms_for_all_that_have_them(
+    rescaled,
+):
+    kinds = (
+        dict(type='rescaled', power=3, kv_augmentation=False),
+        'rescaled',
+        dict(type=Rescaled, phi='tanh'),
+        'softmax',
+    )
+    model = RAVLT(TINY, attention=kinds, kappa='softmax')
+    *first, last = (stage.blocks[0].attn for stage in model.layers)
+    assert [each.kappa for each in first] == ['softmax'] * 3
+    assert [each.power for each in first] == [3, 1, 1]
+    assert [each.kv_augmentation for each in first] == [False, True, True]
+    assert [each.phi for each in first] == ['projection', 'projection', 'tanh']
+    assert not hasattr(last, 'kappa')
+    assert len(model(torch.randn(1, 3, 33, 40))) == 4
+
+
+def test_options_of_a_dict_equal_the_short_forms():
+    kind = dict(type='rala', kappa='relu', phi='identity')
+    models = [
+        RAVLT(TINY, attention=kind),
+        RAVLT(TINY, attention='rala', kappa='relu', phi='identity'),
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    image = torch.randn(1, 3, 33, 40)
+    maps, expected = (model.eval()(image) for model in models)
+    assert all(map(torch.equal, maps, expected))
+
+
+@pytest.mark.parametrize('name', ['GlobalAttention', 'VIT', 'SWIN'])
+def test_kinds_with_options_stand_in_any_network(name, rescaled):
+    kind = dict(type='rescaled', power=2, phi='tanh')
+    if name == 'GlobalAttention':
+        model = GlobalAttention(24, 3, kind)
+    else:
+        model = with_attention(dict(VIT=VIT, SWIN=SWIN)[name], kind)
+    found = [m for m in model.modules() if isinstance(m, Rescaled)]
+    assert found and {(m.power, m.kappa, m.phi) for m in found} == {(2, 'relu', 'tanh')}
+    with pytest.raises(ValueError, match="kind is .* has no 'force'; it has"):
+        GlobalAttention(24, 3, dict(type='rala', force=2))
+
+
+def test_the_former_name_of_the_transplant_still_builds_and_warns_once():
+    with pytest.warns(FutureWarning, match="called 'WithGlobalAttention'") as caught:
+        MODELS.build(dict(type='with_attention', backbone=VIT, kind='linear'))
+    assert len([w for w in caught if w.category is FutureWarning]) == 1

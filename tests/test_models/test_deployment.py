@@ -81,6 +81,23 @@ def test_a_model_optimised_for_inference_can_be_traced():
     assert_equal(traced(make_input(SHAPE)), model, SHAPE)
 
 
+def test_onnx_runtime_computes_a_model_optimised_for_inference():
+    model = Flattening(filled(RAVLT(TINY))).eval()
+    optimised = optimize_for_inference(copy.deepcopy(model))
+    file = io.BytesIO()
+    images = make_input(SHAPE)
+    torch.onnx.export(
+        optimised,
+        (images,),
+        file,
+        input_names=['image'],
+        opset_version=17,
+        dynamo=False,
+    )
+    session = onnxruntime.InferenceSession(file.getvalue())
+    assert_equal(session.run(None, {'image': images.numpy()}), model, SHAPE)
+
+
 def assert_equal(outputs, model, shape):
     with torch.no_grad():
         expected = model(make_input(shape))

@@ -515,8 +515,29 @@ def test_a_new_kind_of_attention_can_be_registered():
         (dict(arch={**TINY, 'depths': (1, 1)}), 'depths.*give 4 whole numbers'),
         (dict(arch={**TINY, 'depths': (1, 1, 0, 1)}), 'depths.*give 4 whole numbers'),
         (dict(arch={**TINY, 'num_heads': (1, 2, 5, 4)}), '24 channels for 5 heads'),
-        (dict(attention='rala'), "attention is 'rala'; give 4 names"),
-        (dict(attention=('rala',) * 3), 'give 4 names'),
+        (dict(attention='x'), r"attention\[0\] is 'x'; give a name out of"),
+        (dict(attention=('rala',) * 3), 'give a kind for all stages, or 4'),
+        (dict(attention=3), 'attention is 3; give a kind'),
+        (
+            dict(attention=('rala', dict(kappa='relu'), 'rala', 'rala')),
+            r"attention\[1\] is \{'kappa': 'relu'\}; give .* dict with one as its type",
+        ),
+        (
+            dict(attention=dict(type='softmax', kappa='relu')),
+            "that kind has no 'kappa'; it has .*'phi'",
+        ),
+        (
+            dict(attention=dict(type='rala', with_cp=True)),
+            "that kind has no 'with_cp'",
+        ),
+        (
+            dict(attention=dict(type='rala', kv_augmentation='no')),
+            "kv_augmentation is 'no'; give True or False",
+        ),
+        (
+            dict(attention=dict(type='rala', kappa='softmax'), kappa='relu'),
+            "kappa is 'relu', but 'softmax' in attention; leave one",
+        ),
         (
             dict(attention=('rala', 'rala', 'rala', 'x')),
             "out of 'efficient', .*'softmax'",

@@ -9,7 +9,7 @@ if not hasattr(library, 'custom_op'):
 from torch._dynamo.backends.common import aot_autograd  # noqa: E402
 
 from mmravlt.ops import kernel_check, kernels, rala_triton  # noqa: E402
-from mmravlt.ops.rala_triton import INTERPRETED, rala, why_not  # noqa: E402
+from mmravlt.ops.rala_triton import INTERPRETED, rala, unsupported_reason  # noqa: E402
 
 FORWARD = torch.ops.mmravlt.rala.default
 BACKWARD = torch.ops.mmravlt.rala_backward.default
@@ -276,9 +276,9 @@ def test_compiles_to_one_operator_each_way_for_all_sizes(device):
 )
 def test_says_what_the_kernels_do_not_take(device, change, reason):
     q, k, v, table, _ = make_input(device, head_dim=36)
-    assert why_not(q, k, v) is None
+    assert unsupported_reason(q, k, v) is None
     changed = change(q, k, v)
-    assert reason in why_not(*changed)
+    assert reason in unsupported_reason(*changed)
     with pytest.raises(ValueError, match=f'do not take this input: {reason}'):
         rala(*changed, table)
 

@@ -50,7 +50,7 @@ class Backbone(BaseModule):
     arch_zoo: Mapping[str, dict] = {}
     #: What a dict given as ``arch`` may leave out.
     arch_defaults: Mapping[str, float] = {'drop_path_rate': 0.0}
-    #: Channels of a head are a multiple of the number, for the reason.
+    #: What the channels of each head must be a multiple of, and the words that say why.
     head_rule = (1, 'give a multiple of the heads')
     #: Values of ``with_cp`` beside True and False.
     with_cp_names: tuple[str, ...] = ()
@@ -112,6 +112,17 @@ class Backbone(BaseModule):
             rates[sum(depths[:i]) : sum(depths[: i + 1])]
             for i in range(self.num_stages)
         ]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of the stages in ``out_indices``.
+
+        Args:
+            x (Tensor): images, shape (B, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
+        """
+        raise NotImplementedError
 
     def frozen_parts(self) -> Iterable[nn.Module]:
         """What ``frozen_stages`` freezes, which is here 0 or more."""

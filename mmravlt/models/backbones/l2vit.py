@@ -83,7 +83,7 @@ class LinearAttention(_Attention):
         """The layer from (B, H, W, C) to queries, keys and values."""
         return self.qkv
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: None = None) -> Tensor:
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: None = None) -> Tensor:
         """What ReLUs of queries are multiplied with, (B, heads, d, d)."""
         return kv_buffer(relu_features(q, k)[1], v)
 
@@ -378,14 +378,7 @@ class L2ViT(Backbone):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the stages in ``out_indices``.
-
-        Args:
-            x (Tensor): images, shape (B, in_channels, H, W).
-
-        Returns:
-            tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
-        """
+        """See :meth:`Backbone.forward`."""
         outputs = []
         # In channels_last, heads and windows are views and linear layers run fastest.
         x = x.contiguous(memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ are options, see ``docs/ablations.md``.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 
 import torch
@@ -23,24 +23,30 @@ from mmravlt.models.layers import (
     FFN,
     Downsample,
     DropPath,
+    Kind,
     LayerNorm2d,
     PatchEmbed,
     RoPE2d,
+    build_attention,
     call_recomputing,
+    check_flag,
     init_convolution,
+    kind_options,
+    read_kind,
     residual_conv,
 )
-from mmravlt.ops.rope2d import Table
-from mmravlt.registry import ATTENTIONS, register_model
+from mmravlt.ops.rope2d import Rope
+from mmravlt.registry import register_model
 
 from .base import Backbone, is_four
 
-# The release's values of the options that the paper's Table 9 ablates, of stages of
-# RALA only and of all stages, and of the FFN's ratio that makes up for the parameters.
-_RALA_ONLY = dict(kappa='elu+1', kv_augmentation=True)
-_RELEASE = dict(
-    **_RALA_ONLY, output_augmentation=True, phi='projection', cpe=True, ffn_ratio=3.5
+# The release's values of the options that the paper's Table 9 ablates: of attention,
+# and of a block, where the FFN's ratio makes up for the parameters.
+_RELEASED_ATTENTION = dict(
+    **dict(kappa='elu+1', kv_augmentation=True),
+    **dict(output_augmentation=True, phi='projection'),
 )
+_RELEASED_BLOCK = dict(cpe=True, ffn_ratio=3.5)
 
 
 class Block(nn.Module):
@@ -53,36 +59,38 @@ class Block(nn.Module):
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
         num_heads (int): attention heads.
-        attention (str): a kind registered in ``mmravlt.registry.ATTENTIONS``.
+        attention (str | dict): a kind registered in ``mmravlt.registry.ATTENTIONS``, or
+            a dict with it as ``type`` and with options.
         drop_path_rate (float): probability to drop either branch in training.
         layer_scale_init_value (float): initial value of both gammas.
         with_cp (bool | str): what to recompute, see :class:`RAVLT`.
         cpe (bool): whether there is the depthwise convolution ``pos``, the paper's
             conditional positional encoding.
         ffn_ratio (float): hidden channels of the FFN for each of C, rounded down.
-        attention_options (dict): further arguments of the attention.
+
+    Raises:
+        ValueError: if there is no such kind or option.
     """
 
     def __init__(
         self,
         channels: int,
         num_heads: int,
-        attention: str,
+        attention: Kind,
         drop_path_rate: float,
         layer_scale_init_value: float,
         with_cp: bool | str = False,
         cpe: bool = True,
         ffn_ratio: float = 3.5,
-        **attention_options,
     ) -> None:
         super().__init__()
+        check_flag('cpe', cpe)
         self.pos = None
         if cpe:
             self.pos = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm1 = LayerNorm2d(channels)
-        self.attn = ATTENTIONS.get(attention)(
-            channels, num_heads, with_cp, **attention_options
-        )
+        kind = read_kind(attention, 'attention')
+        self.attn = build_attention(kind, channels, num_heads, with_cp)
         self.norm2 = LayerNorm2d(channels)
         self.ffn = FFN(channels, int(channels * ffn_ratio), with_cp)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
@@ -90,11 +98,11 @@ class Block(nn.Module):
         self.gamma_1 = nn.Parameter(gamma)
         self.gamma_2 = nn.Parameter(gamma.clone())
 
-    def forward(self, x: Tensor, table: Table) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W); ``table`` is the stage's RoPE."""
+    def forward(self, x: Tensor, rope: Rope) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); ``rope`` is the stage's RoPE."""
         if self.pos is not None:
             x = residual_conv(self.pos, x)
-        x = x + self.drop_path(self.attn(x, table, self.norm1, self.gamma_1))
+        x = x + self.drop_path(self.attn(x, rope, self.norm1, self.gamma_1))
         return x + self.drop_path(self.ffn(x, self.norm2, self.gamma_2))
 
 
@@ -104,7 +112,7 @@ class Stage(nn.Module):
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
         num_heads (int): attention heads of each block.
-        attention (str): kind of attention of each block.
+        attention (str | dict): kind of attention of each block.
         drop_path_rates (Sequence[float]): one per block.
         layer_scale_init_value (float): initial value of the blocks' gammas.
         out_channels (int | None): channels of the next stage; None if it is
@@ -118,7 +126,7 @@ class Stage(nn.Module):
         self,
         channels: int,
         num_heads: int,
-        attention: str,
+        attention: Kind,
         drop_path_rates: Sequence[float],
         layer_scale_init_value: float,
         out_channels: int | None,
@@ -146,12 +154,12 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W); the caller downsamples."""
-        table = self.RoPE(*x.shape[-2:], x.device, x.dtype)
+        rope = self.RoPE(*x.shape[-2:], x.device, x.dtype)
         for block in self.blocks:
             if self.with_cp is True:
-                x = call_recomputing(block, x, table)
+                x = call_recomputing(block, x, rope)
             else:
-                x = block(x, table)
+                x = block(x, rope)
         return x
 
 
@@ -179,9 +187,11 @@ class RAVLT(Backbone):
             ``embed_dims``, ``depths`` and ``num_heads`` (four values each) and,
             if wanted, ``drop_path_rate`` (default 0) and
             ``layer_scale_init_values`` (default 1, a value or four).
-        attention (Sequence[str]): each stage's kind of attention, such as 'rala' or
-            'softmax', out of ``mmravlt.registry.ATTENTIONS``. Defaults to the layout
-            of the released weights.
+        attention (str | dict | Sequence[str | dict]): each stage's kind of attention,
+            such as 'rala' or 'softmax', out of ``mmravlt.registry.ATTENTIONS``, or one
+            for all. A dict has the name as ``type``, and options of the kind:
+            ``dict(type='rala', kappa='relu')``. Defaults to the layout of the released
+            weights.
         out_indices (Sequence[int]): stages whose maps are returned.
         output_norm (bool): normalise each returned map (``extra_norms``), as
             detection and segmentation do; the classifier does not.
@@ -202,7 +212,8 @@ class RAVLT(Backbone):
             GELU and gates are recomputed.
         kv_augmentation (bool): in stages of 'rala', weight the tokens in the KV
             buffer; False weights them all alike. This option and the next five are
-            the ablations of the paper's Table 9, and default to the release.
+            the ablations of the paper's Table 9, and default to the release. Those of
+            attention are given to every stage whose kind has such an option.
         output_augmentation (bool): in all stages, multiply the result of attention
             with the gate φ(x); False leaves out the gate and its weights.
         cpe (bool): begin each block with a depthwise convolution, the conditional
@@ -248,7 +259,7 @@ class RAVLT(Backbone):
     def __init__(
         self,
         arch: str | dict = 't',
-        attention: Sequence[str] = ('rala', 'rala', 'softmax', 'softmax'),
+        attention: Kind | Sequence[Kind] = ('rala', 'rala', 'softmax', 'softmax'),
         out_indices: Sequence[int] = (0, 1, 2, 3),
         output_norm: bool = True,
         in_channels: int = 3,
@@ -283,7 +294,8 @@ class RAVLT(Backbone):
         if layer_scale_init_values is None:
             layer_scale_init_values = self.settings['layer_scale_init_values']
         layer_scales = _per_stage('layer_scale_init_values', layer_scale_init_values)
-        _check_attention(attention)
+        _check_ffn_ratio(ffn_ratio, min(dims))
+        released = {**_RELEASED_ATTENTION, **_RELEASED_BLOCK}
         options = dict(
             kappa=kappa,
             kv_augmentation=kv_augmentation,
@@ -293,22 +305,27 @@ class RAVLT(Backbone):
             ffn_ratio=ffn_ratio,
         )
         #: The options of Table 9 that differ from the release.
-        self.ablation = {n: v for n, v in options.items() if v != _RELEASE[n]}
-        _check_ablation(options, attention[: self.num_stages], min(dims))
-        without_rala = {n: v for n, v in options.items() if n not in _RALA_ONLY}
+        self.ablation = {
+            name: value
+            for name, value in options.items()
+            if type(value) is not type(released[name]) or value != released[name]
+        }
+        kinds = _read_attention(attention)[: self.num_stages]
+        _add_short_forms(kinds, self.ablation)
 
         self.patch_embed = PatchEmbed(in_channels, dims[0], norm_cfg)
         self.layers = nn.ModuleList(
             Stage(
                 dims[i],
                 self.settings['num_heads'][i],
-                attention[i],
+                kinds[i],
                 self.drop_path_rates[i],
                 layer_scales[i],
                 dims[i + 1] if i + 1 < self.num_stages else None,
                 norm_cfg,
                 with_cp,
-                **(options if attention[i] == 'rala' else without_rala),
+                cpe=cpe,
+                ffn_ratio=ffn_ratio,
             )
             for i in range(self.num_stages)
         )
@@ -322,23 +339,15 @@ class RAVLT(Backbone):
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the stages in ``out_indices``.
-
-        Args:
-            x (Tensor): images, shape (B, in_channels, H, W).
-
-        Returns:
-            tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
-        """
+        """See :meth:`Backbone.forward`."""
         outputs = []
-        # In channels_last, heads are views and 1×1 convolutions run fastest.
-        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
+        x = self.patch_embed(x)
         for i, stage in enumerate(self.layers):
             x = stage(x)
+            below = stage.downsample(x) if i + 1 < len(self.layers) else None
             if i in self.out_indices:
                 outputs.append(self.lay_out(self.extra_norms[str(i)](x)))
-            if i + 1 < len(self.layers):
-                x = stage.downsample(x)
+            x = below
         return tuple(outputs)
 
     def frozen_parts(self) -> Iterable[nn.Module]:
@@ -371,26 +380,37 @@ def _per_stage(name: str, value: Real | Sequence[Real]) -> tuple[Real, ...]:
     return tuple(values)
 
 
-def _check_attention(attention: Sequence[str]) -> None:
-    known = sorted(ATTENTIONS.module_dict)
-    if not is_four(attention) or any(kind not in known for kind in attention):
+def _read_attention(attention: Kind | Sequence[Kind]) -> list[dict]:
+    """Class and options of the attention of four stages."""
+    if isinstance(attention, (str, Mapping)):
+        attention = [attention] * 4
+    if not is_four(attention):
         raise ValueError(
-            f'attention is {attention!r}; give 4 names, one per stage, out of '
-            f'{", ".join(map(repr, known))}.'
+            f'attention is {attention!r}; give a kind for all stages, or 4, one per '
+            'stage.'
         )
+    return [read_kind(kind, f'attention[{i}]') for i, kind in enumerate(attention)]
 
 
-def _check_ablation(options: dict, attention: Sequence[str], channels: int) -> None:
-    """Check the options of Table 9 that neither attention nor κ check themselves."""
-    for name, value in options.items():
-        if isinstance(_RELEASE[name], bool) and not isinstance(value, bool):
-            raise ValueError(f'{name} is {value!r}; give True or False.')
-        if name in _RALA_ONLY and value != _RELEASE[name] and 'rala' not in attention:
+def _add_short_forms(kinds: list[dict], ablation: dict) -> None:
+    """Give options of Table 9 to the stages' kinds of attention that have them."""
+    for name in ablation.keys() & _RELEASED_ATTENTION.keys():
+        value = ablation[name]
+        understanding = [kind for kind in kinds if name in kind_options(kind['type'])]
+        if not understanding:
             raise ValueError(
-                f"{name} is {value!r} although no stage has 'rala' attention, so that "
-                'it would change nothing; leave it out.'
+                f'{name} is {value!r} although no stage has an attention with that '
+                "option, as 'rala' has, so that it would change nothing; leave it out."
             )
-    ratio = options['ffn_ratio']
+        for kind in understanding:
+            if kind.setdefault(name, value) != value:
+                raise ValueError(
+                    f'{name} is {value!r}, but {kind[name]!r} in attention; leave one '
+                    'of the two out.'
+                )
+
+
+def _check_ffn_ratio(ratio: float, channels: int) -> None:
     is_number = isinstance(ratio, Real) and not isinstance(ratio, bool)
     if not is_number or not 1 <= ratio * channels < math.inf:
         raise ValueError(

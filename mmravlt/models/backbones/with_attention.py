@@ -1,8 +1,10 @@
 """Another attention in a backbone of another library, Table 8 of the paper."""
 
+import warnings
+
 from torch import Tensor, nn
 
-from mmravlt.models.layers import GlobalAttention
+from mmravlt.models.layers import GlobalAttention, Kind
 from mmravlt.registry import build_model, register_model
 
 # mmpretrain's modules, by name, since no library of a task is imported here: what
@@ -14,13 +16,15 @@ _KNOWN = {
 
 
 @register_model
-def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
+def WithGlobalAttention(  # noqa: N802 (it stands for a class in configs)
+    backbone: dict, kind: Kind, rope: bool = False
+) -> nn.Module:
     """Build a backbone and replace every attention in it by a global one.
 
     In a config::
 
         backbone=dict(
-            type='with_attention',
+            type='WithGlobalAttention',
             kind='focused',
             backbone=dict(type='SwinTransformer', arch='tiny'),
         )
@@ -33,7 +37,7 @@ def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
             class token: ``with_cls_token=False``, ``out_type='avg_featmap'``),
             ``SwinTransformer``, ``SwinTransformerV2``, ``DaViT`` or
             ``RevVisionTransformer``.
-        kind (str): as in :class:`~mmravlt.models.layers.GlobalAttention`.
+        kind (str | dict): as in :class:`~mmravlt.models.layers.GlobalAttention`.
         rope (bool): as in :class:`~mmravlt.models.layers.GlobalAttention`.
 
     Returns:
@@ -58,8 +62,9 @@ def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
     needs_size = any(not hasattr(child, 'w_msa') for *_, child in found)
     if not found or (needs_size and not hasattr(model, 'patch_embed')):
         raise ValueError(
-            f'{type(model).__name__} has no attention that with_attention can replace; '
-            'give a VisionTransformer, SwinTransformer or another of its docstring.'
+            f'{type(model).__name__} has no attention that WithGlobalAttention can '
+            'replace; give a VisionTransformer, SwinTransformer or another of its '
+            'docstring.'
         )
     size = _MapSize()
     for parent, name, child in found:
@@ -70,6 +75,17 @@ def with_attention(backbone: dict, kind: str, rope: bool = False) -> nn.Module:
     if hasattr(model, 'patch_embed'):
         model.patch_embed.register_forward_hook(size)
     return model
+
+
+@register_model
+def with_attention(backbone: dict, kind: Kind, rope: bool = False) -> nn.Module:
+    """Former name of :func:`WithGlobalAttention`."""
+    warnings.warn(
+        "'with_attention' is now called 'WithGlobalAttention'; give this type instead.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return WithGlobalAttention(backbone, kind, rope)
 
 
 def _is_mmpretrains(module: nn.Module) -> bool:
@@ -91,13 +107,13 @@ class _TokenAttention(GlobalAttention):
 
     Args:
         replaced (nn.Module): one of :data:`_KNOWN`.
-        kind (str): as in :class:`GlobalAttention`.
+        kind (str | dict): as in :class:`GlobalAttention`.
         rope (bool): as in :class:`GlobalAttention`.
         size (_MapSize): of the map, where the caller does not say.
     """
 
     def __init__(
-        self, replaced: nn.Module, kind: str, rope: bool, size: _MapSize
+        self, replaced: nn.Module, kind: Kind, rope: bool, size: _MapSize
     ) -> None:
         inner = getattr(replaced, 'w_msa', replaced)
         super().__init__(inner.embed_dims, inner.num_heads, kind, rope)

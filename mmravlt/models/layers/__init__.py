@@ -2,9 +2,11 @@ from .attention import (
     Attention,
     RALAttention,
     SoftmaxAttention,
+    check_flag,
     merge_heads,
     split_heads,
 )
+from .attention_kinds import Kind, build_attention, kind_options, read_kind
 from .attention_zoo import GlobalAttention
 from .batch_norm import call_normalising
 from .drop_path import DropPath
@@ -15,7 +17,7 @@ from .init import init_convolution, init_linear
 from .norm import ChannelLayerNorm, LayerNorm2d
 from .norm_cfg import build_batch_norm
 from .patch_embed import Downsample, PatchEmbed, conv_norm
-from .recompute import call_forgetting, call_recomputing
+from .recompute import call_recomputing, call_recomputing_input
 from .rope2d import RoPE2d
 from .windows import from_windows, pad_to_multiple, to_windows
 
@@ -27,21 +29,26 @@ __all__ = [
     'FFN',
     'GELU2d',
     'GlobalAttention',
+    'Kind',
     'LayerNorm2d',
     'PatchEmbed',
     'RALAttention',
     'RoPE2d',
     'SoftmaxAttention',
+    'build_attention',
     'build_batch_norm',
-    'call_forgetting',
+    'call_recomputing_input',
     'call_normalising',
     'call_recomputing',
+    'check_flag',
     'conv_norm',
     'from_windows',
     'init_convolution',
     'init_linear',
+    'kind_options',
     'merge_heads',
     'pad_to_multiple',
+    'read_kind',
     'residual_conv',
     'scaled_conv',
     'split_heads',

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -7,11 +8,18 @@ from torch import Tensor, nn
 
 from mmravlt.ops import rala, rala_kv_buffer, rope2d_rotate
 from mmravlt.ops.rala import check_kappa
-from mmravlt.ops.rope2d import Table
+from mmravlt.ops.rope2d import Rope
 from mmravlt.registry import ATTENTIONS
 
+from .folding import fold_layer_norm, fold_scale
 from .fused_conv import scaled_conv, split_conv, wide_depthwise_conv
-from .recompute import call_forgetting
+from .recompute import call_recomputing_input
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a ValueError if an option is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} is {value!r}; give True or False.')
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -48,7 +56,8 @@ class Attention(nn.Module):
 
     A new kind is a subclass with its own :meth:`mix` and, if it is linear,
     :meth:`kv_buffer`, registered in :data:`mmravlt.registry.ATTENTIONS` under the
-    name that configs use.
+    name that configs use. Further arguments of its ``__init__`` are options, which
+    configs give in a dict: ``dict(type='name', option=…)``.
 
     Args:
         channels (int): C of the maps, shape (B, C, H, W).
@@ -61,10 +70,11 @@ class Attention(nn.Module):
             kind's own :meth:`local_branch`, if it has one.
 
     Raises:
-        ValueError: if there is no such φ, or one is chosen although there is no gate.
+        ValueError: if there is no such φ, one is chosen although there is no gate, or
+            ``output_augmentation`` is neither True nor False.
     """
 
-    #: Whether a gate belongs to this kind, where RAVLT does not add it anyway.
+    #: Whether the kind has a gate in any network. In RAVLT, every kind has one.
     own_gate = False
 
     def __init__(
@@ -77,6 +87,7 @@ class Attention(nn.Module):
         lepe: bool = True,
     ) -> None:
         super().__init__()
+        check_flag('output_augmentation', output_augmentation)
         if phi not in PHIS:
             raise ValueError(
                 f'phi is {phi!r}; give one of {", ".join(map(repr, PHIS))}.'
@@ -105,18 +116,18 @@ class Attention(nn.Module):
         """The kind's own convolution of the values, of maps (B, C, H, W)."""
         return None
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         """Mix tokens; all tensors have shape (B, heads, N, d)."""
         raise NotImplementedError
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor | None:
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor | None:
         """What a linear attention multiplies the features of its queries with.
 
         Args:
             q (Tensor): queries, shape (B, heads, N, d), as for :meth:`mix`.
             k (Tensor): keys, same shape.
             v (Tensor): values, same shape.
-            table (tuple[Tensor, Tensor]): RoPE of the N positions.
+            rope (tuple[Tensor, Tensor]): RoPE of the N positions.
 
         Returns:
             Tensor | None: shape (B, heads, d, d), at least float32; None if the kind
@@ -130,31 +141,31 @@ class Attention(nn.Module):
         return self.qkvo if hasattr(self, 'qkvo') else self.qkv
 
     def forward(
-        self, x: Tensor, table: Table, norm: nn.Module, gamma: Tensor | None
+        self, x: Tensor, rope: Rope, norm: nn.Module, gamma: Tensor | None
     ) -> Tensor:
         """Compute ``gamma * attention(norm(x))`` of a map (B, C, H, W).
 
         Args:
             x (Tensor): map, shape (B, C, H, W).
-            table (tuple[Tensor, Tensor]): RoPE of its H * W positions.
+            rope (tuple[Tensor, Tensor]): RoPE of its H * W positions.
             norm (nn.Module): normalisation before the attention.
             gamma (Tensor | None): layer scale, shape (1, C, 1, 1); None is 1.
 
         Returns:
             Tensor: shape (B, C, H, W).
         """
-        parts = 4 if hasattr(self, 'qkvo') else 3
-        split = partial(split_conv, self.first_conv, parts)
+        chunks = 4 if hasattr(self, 'qkvo') else 3
+        split = partial(split_conv, self.first_conv, chunks)
         normed = norm(x)
         if self.with_cp is True:  # the whole block is recomputed
             q, k, v, *gate = split(normed)
         else:
-            q, k, v, *gate = call_forgetting(split, normed, norm, x)
+            q, k, v, *gate = call_recomputing_input(split, normed, norm, x)
         if self.output_augmentation and not gate:
             gate = [_PHIS[self.phi](normed)]
         del normed
         q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
-        mixed = merge_heads(self.mix(*q_k_v, table), x.shape[2:])
+        mixed = merge_heads(self.mix(*q_k_v, rope), x.shape[2:])
         if self.lepe is not None:
             mixed = mixed + wide_depthwise_conv(self.lepe, v)
         project = self.proj
@@ -165,7 +176,49 @@ class Attention(nn.Module):
         gate = gate[0]
         if self.with_cp is True:
             return project(mixed * gate)
-        return call_forgetting(project, mixed * gate, torch.mul, mixed, gate)
+        return call_recomputing_input(project, mixed * gate, torch.mul, mixed, gate)
+
+    def fold(self, norm: nn.Module, gamma: Tensor) -> 'Attention':
+        """An attention with a gate of weights, with its neighbours folded in.
+
+        Its :meth:`forward` computes the same with a norm without weights, and without a
+        layer scale. By rows, it is computed with :meth:`project_rows`, mixing, and
+        :meth:`finish_rows`.
+
+        Args:
+            norm (LayerNorm2d): normalisation before the attention; its weights are
+                folded into the first convolution.
+            gamma (Tensor): layer scale; it is folded into the last one.
+        """
+        folded = copy.deepcopy(self)
+        folded.with_cp = False
+        folded.qkvo = fold_layer_norm(norm.norm, self.qkvo)
+        folded.proj = fold_scale(gamma, self.proj)
+        return folded
+
+    def project_rows(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """From the ``first`` to before the ``last`` of queries, keys, values, gate.
+
+        Args:
+            x (Tensor): rows of the normalised map, shape (B, C, h, W).
+        """
+        some = slice(first * x.shape[1], last * x.shape[1])
+        y = F.conv2d(x, self.qkvo.weight[some], self.qkvo.bias[some])
+        return y.chunk(last - first, dim=1)
+
+    def finish_rows(
+        self, mixed: Tensor, v: Tensor, gate: Tensor, inner: slice
+    ) -> Tensor:
+        """What :meth:`forward` makes of mixed tokens, of some rows.
+
+        Args:
+            mixed (Tensor): result of the mixing, (B, heads, h * W, d).
+            v (Tensor): values with two more rows on either side, (B, C, h + 4, W).
+            gate (Tensor): shape (B, C, h, W).
+            inner (slice): the rows among those of v.
+        """
+        mixed = merge_heads(mixed, gate.shape[2:])
+        return self.proj(self.lepe(v)[:, :, inner].add_(mixed).mul_(gate))
 
 
 @ATTENTIONS.register_module('rala')
@@ -181,7 +234,8 @@ class RALAttention(Attention):
         options: other arguments of :class:`Attention`.
 
     Raises:
-        ValueError: if there is no such kernel function.
+        ValueError: if there is no such kernel function, or ``kv_augmentation`` is
+            neither True nor False.
     """
 
     own_gate = True
@@ -197,20 +251,21 @@ class RALAttention(Attention):
     ) -> None:
         super().__init__(channels, num_heads, with_cp, **options)
         check_kappa(kappa)
+        check_flag('kv_augmentation', kv_augmentation)
         self.kappa = kappa
         self.kv_augmentation = kv_augmentation
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
-        return rala(q, k, v, table, self.kappa, self.kv_augmentation)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+        return rala(q, k, v, rope, self.kappa, self.kv_augmentation)
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
-        return rala_kv_buffer(q, k, v, table, self.kappa, self.kv_augmentation)
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+        return rala_kv_buffer(q, k, v, rope, self.kappa, self.kv_augmentation)
 
 
 @ATTENTIONS.register_module('softmax')
 class SoftmaxAttention(Attention):
     """Softmax attention on rotated queries and keys, without an N×N matrix."""
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
-        q, k = rope2d_rotate(q, table), rope2d_rotate(k, table)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+        q, k = rope2d_rotate(q, rope), rope2d_rotate(k, rope)
         return F.scaled_dot_product_attention(q, k, v)

@@ -29,10 +29,11 @@ from mmravlt.ops.linear_attention import (
     linear_features,
     relu_features,
 )
-from mmravlt.ops.rope2d import Table
+from mmravlt.ops.rope2d import Rope
 from mmravlt.registry import ATTENTIONS, register_model
 
 from .attention import Attention, merge_heads, split_heads
+from .attention_kinds import Kind, build_attention, read_kind
 from .init import init_convolution
 
 
@@ -43,7 +44,7 @@ class _FeatureAttention(Attention):
         """Features of queries and keys, all of shape (B, heads, N, d)."""
         raise NotImplementedError
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         """What features of queries are multiplied with, (B, heads, d, d)."""
         return kv_buffer(self.features(q, k)[1], v)
 
@@ -55,7 +56,7 @@ class LinearAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return linear_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return linear_attention(q, k, v)
 
 
@@ -69,10 +70,10 @@ class HydraAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return hydra_features(q, k)
 
-    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def kv_buffer(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return hydra_kv_buffer(self.features(q, k)[1], v)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return hydra_attention(q, k, v)
 
 
@@ -83,7 +84,7 @@ class EfficientAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return efficient_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return efficient_attention(q, k, v)
 
 
@@ -102,7 +103,7 @@ class LinearAngularAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return linear_angular_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return linear_angular_attention(q, k, v)
 
 
@@ -122,7 +123,7 @@ class EnhancedAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return relu_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return enhanced_attention(q, k, v)
 
 
@@ -146,7 +147,7 @@ class FocusedAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return focused_features(q, k, self._scale())
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return focused_attention(q, k, v, self._scale())
 
     def _scale(self) -> Tensor:
@@ -168,7 +169,7 @@ class L2ViTAttention(_FeatureAttention):
     def features(self, q: Tensor, k: Tensor) -> Features:
         return relu_features(q, k)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
         return l2vit_attention(q, k, v, self.temperature)
 
 
@@ -210,47 +211,44 @@ class GlobalAttention(nn.Module):
                         +-> the kind's own convolution, if any
 
     Only 'rala' also has a gate, the output augmentation of the paper. There is neither
-    CPE nor LePE.
+    CPE nor LePE, unless an option of the kind says otherwise (``lepe=True``).
 
     Args:
         channels (int): C of the maps.
         num_heads (int): heads; each takes C / heads channels, a multiple of 4.
-        kind (str): a kind registered in ``mmravlt.registry.ATTENTIONS``.
+        kind (str | dict): a kind registered in ``mmravlt.registry.ATTENTIONS``, or a
+            dict with it as ``type`` and with options, such as
+            ``dict(type='rala', kappa='relu')``.
         rope (bool): rotate queries and keys by their position, in the kinds that RAVLT
             rotates them in, 'rala' and 'softmax'. By default positions count for no
             kind, as in the paper's equations.
 
     Raises:
-        ValueError: if there is no such kind, or the heads do not divide the channels.
+        ValueError: if there is no such kind or option, or the heads do not divide the
+            channels.
     """
 
     def __init__(
-        self, channels: int, num_heads: int, kind: str = 'rala', rope: bool = False
+        self, channels: int, num_heads: int, kind: Kind = 'rala', rope: bool = False
     ) -> None:
         super().__init__()
-        known = sorted(ATTENTIONS.module_dict)
-        if kind not in known:
-            raise ValueError(
-                f'kind is {kind!r}; give one of {", ".join(map(repr, known))}.'
-            )
+        options = read_kind(kind, 'kind')
         if num_heads < 1 or channels % (4 * num_heads):
             raise ValueError(
                 f'num_heads is {num_heads} for {channels} channels; give a number that '
                 'leaves each head a multiple of 4 channels.'
             )
         self.rope = rope
-        attention = ATTENTIONS.get(kind)
-        self.attention = attention(
-            channels, num_heads, output_augmentation=attention.own_gate, lepe=False
-        )
+        bare = dict(output_augmentation=options['type'].own_gate, lepe=False)
+        self.attention = build_attention({**bare, **options}, channels, num_heads)
         self.norm = nn.Identity()
         self.apply(init_convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) of any H and W to (B, C, H, W)."""
         head_dim = x.shape[1] // self.attention.num_heads
-        table = rope2d_table(*x.shape[2:], head_dim, x.device, x.dtype)
+        rope = rope2d_table(*x.shape[2:], head_dim, x.device, x.dtype)
         if not self.rope:
             # no rotation: cosine 1, sine 0
-            table = tuple(t.new_tensor((1, 0)).repeat(*t.shape[:2], 1) for t in table)
-        return self.attention(x, table, self.norm, None)
+            rope = tuple(t.new_tensor((1, 0)).repeat(*t.shape[:2], 1) for t in rope)
+        return self.attention(x, rope, self.norm, None)

@@ -1,10 +1,12 @@
+import copy
 from functools import partial
 
 from torch import Tensor, nn
 
-from .fused_conv import residual_conv, scaled_conv
+from .folding import fold_layer_norm, fold_scale
+from .fused_conv import ResidualConv, residual_conv, scaled_conv
 from .gelu import GELU2d
-from .recompute import call_forgetting
+from .recompute import call_recomputing_input
 
 
 class FFN(nn.Module):
@@ -44,13 +46,39 @@ class FFN(nn.Module):
         project = partial(scaled_conv, self.fc2, gamma)
         if self.with_cp is True:  # the whole block is recomputed
             return project(self._activate(self.fc1(norm(x))))
-        x = call_forgetting(self.fc1, norm(x), norm, x)
+        x = call_recomputing_input(self.fc1, norm(x), norm, x)
         if self.with_cp == 'selective':
-            return call_forgetting(project, self._activate(x), self._activate, x)
+            return call_recomputing_input(project, self._activate(x), self._activate, x)
         return project(self._activate(x))
+
+    def fold(self, norm: nn.Module, gamma: Tensor) -> 'FFN':
+        """A network for :meth:`forward_rows`, which takes the place of forward.
+
+        Args:
+            norm (LayerNorm2d): normalisation before the network; its weights are folded
+                into the first convolution.
+            gamma (Tensor): layer scale; it is folded into the last one.
+        """
+        folded = copy.deepcopy(self)
+        folded.fc1 = fold_layer_norm(norm.norm, self.fc1)
+        folded.dwconv = ResidualConv(self.dwconv)
+        folded.fc2 = fold_scale(gamma, self.fc2)
+        return folded
+
+    def forward_rows(self, x: Tensor, norm: nn.Module, inner: slice) -> Tensor:
+        """What :meth:`forward` computes, of some rows, once folded.
+
+        Args:
+            x (Tensor): the rows with one more on either side, (B, C, h, W).
+            norm (nn.Module): normalisation without its weights.
+            inner (slice): the rows among those of x.
+        """
+        # In one expression, so that no more than two wide maps exist at a time.
+        hidden = residual_conv(self.dwconv, self.act(self.fc1(norm(x))))
+        return self.fc2(hidden[:, :, inner])
 
     def _activate(self, x: Tensor) -> Tensor:
         mix = partial(residual_conv, self.dwconv)
         if self.with_cp is True:
             return mix(self.act(x))
-        return call_forgetting(mix, self.act(x), self.act, x)
+        return call_recomputing_input(mix, self.act(x), self.act, x)

@@ -7,6 +7,8 @@ convolution that somebody replaced, or hooked as pruning does, is called as it i
 then compute step by step.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,33 +43,54 @@ def residual_conv(conv: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Tensor: shape (B, C, H, W).
     """
+    if isinstance(conv, ResidualConv):
+        return conv(x)
     if not _can_fuse(conv, x):
         return x + conv(x)
-    taps = torch.zeros_like(conv.weight[:1])
+    weight = conv.weight + _identity(conv.weight)
+    return F.conv2d(x, weight, conv.bias, padding=conv.padding, groups=conv.groups)
+
+
+class ResidualConv(nn.Module):
+    """:func:`residual_conv` with the identity added to the weights once."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = copy.deepcopy(conv)
+        self.folded = copy.deepcopy(conv)
+        with torch.no_grad():
+            self.folded.weight += _identity(conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        return self.folded(x) if is_exact(x) else x + self.conv(x)
+
+
+def _identity(weight: Tensor) -> Tensor:
+    """The depthwise weights (1, 1, height, width) that change nothing."""
+    taps = torch.zeros_like(weight[:1])
     taps[..., taps.shape[-2] // 2, taps.shape[-1] // 2] = 1
-    return F.conv2d(
-        x, conv.weight + taps, conv.bias, padding=conv.padding, groups=conv.groups
-    )
+    return taps
 
 
-def split_conv(conv: nn.Module, parts: int, x: Tensor) -> tuple[Tensor, ...]:
-    """Compute ``conv(x).chunk(parts, dim=1)``.
+def split_conv(conv: nn.Module, chunks: int, x: Tensor) -> tuple[Tensor, ...]:
+    """Compute ``conv(x).chunk(chunks, dim=1)``.
 
-    On a CPU each chunk has its own convolution with its share of the weights, so that
+    On a CPU each chunk has its own convolution with its chunk of the weights, so that
     in the backward pass nothing has to join the gradients of the chunks.
 
     Args:
         conv (nn.Module): a 1×1 convolution with a bias.
-        parts (int): a divisor of its channels C.
+        chunks (int): a divisor of its channels C.
         x (Tensor): its input.
 
     Returns:
-        tuple[Tensor]: each of shape (B, C / parts, H, W).
+        tuple[Tensor]: each of shape (B, C / chunks, H, W).
     """
     if not is_plain(conv) or x.device.type != 'cpu' or is_recording():
-        return conv(x).chunk(parts, dim=1)
-    shares = zip(conv.weight.chunk(parts), conv.bias.chunk(parts), strict=True)
-    return tuple(F.conv2d(x, weight, bias) for weight, bias in shares)
+        return conv(x).chunk(chunks, dim=1)
+    pairs = zip(conv.weight.chunk(chunks), conv.bias.chunk(chunks), strict=True)
+    return tuple(F.conv2d(x, weight, bias) for weight, bias in pairs)
 
 
 def wide_depthwise_conv(conv: nn.Module, x: Tensor) -> Tensor:
@@ -126,13 +149,13 @@ class _WideDepthwiseConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = _depthwise_backward(dy, x, weight, (rows, columns), 0)
         if ctx.needs_input_grad[1]:
-            parts, left = [], columns
-            for part in weight.split(3, dim=3):
-                right = part.shape[3] - 1 - left
+            chunks, left = [], columns
+            for chunk in weight.split(3, dim=3):
+                right = chunk.shape[3] - 1 - left
                 near = F.pad(x, (left, right))
-                parts.append(_depthwise_backward(dy, near, part, (rows, 0), 1))
-                left -= part.shape[3]
-            dweight = torch.cat(parts, dim=3)
+                chunks.append(_depthwise_backward(dy, near, chunk, (rows, 0), 1))
+                left -= chunk.shape[3]
+            dweight = torch.cat(chunks, dim=3)
         if ctx.needs_input_grad[2]:
             dbias = dy.sum((0, 2, 3))
         return dx, dweight, dbias

@@ -1,9 +1,13 @@
+import copy
+
+import torch
 from torch import Tensor, nn
 
 from .batch_norm import call_normalising
+from .folding import fold_batch_norm
 from .gelu import GELU2d
 from .norm_cfg import build_batch_norm
-from .recompute import call_forgetting
+from .recompute import call_recomputing_input
 
 
 def conv_norm(
@@ -39,12 +43,23 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to (B, C, ceil(H / 4), ceil(W / 4))."""
+        # In channels_last, heads are views and 1×1 convolutions run fastest.
+        x = x.contiguous(memory_format=torch.channels_last)
         conv, norm = self.proj[:2]
         x = call_normalising(norm, conv(x))
         for i in (2, 5, 8):
             act, conv, norm = self.proj[i : i + 3]
-            x = call_normalising(norm, call_forgetting(conv, act(x), act, x))
+            x = call_normalising(norm, call_recomputing_input(conv, act(x), act, x))
         return x
+
+    def fold(self) -> nn.Sequential:
+        """What computes the same in evaluation: convolutions and GELUs only."""
+        proj = self.proj
+        layers: list[nn.Module] = [fold_batch_norm(*proj[:2])]
+        for i in (2, 5, 8):
+            act, conv, norm = proj[i : i + 3]
+            layers += [copy.deepcopy(act), fold_batch_norm(conv, norm)]
+        return nn.Sequential(*layers)
 
 
 class Downsample(nn.Module):
@@ -63,3 +78,7 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', ceil(H / 2), ceil(W / 2))."""
         return call_normalising(self.norm, self.reduction(x))
+
+    def fold(self) -> nn.Sequential:
+        """What computes the same in evaluation: one convolution."""
+        return nn.Sequential(fold_batch_norm(self.reduction, self.norm))

@@ -16,7 +16,7 @@ from mmravlt.ops.runtime import (
 )
 
 
-def call_forgetting(
+def call_recomputing_input(
     function: Callable[[Tensor], Any],
     x: Tensor,
     recompute: Callable[..., Tensor],

@@ -2,11 +2,11 @@ import torch
 from torch import nn
 
 from mmravlt.ops import rope2d_angles, rope2d_table
-from mmravlt.ops.rope2d import Table
+from mmravlt.ops.rope2d import Rope
 
 
 class RoPE2d(nn.Module):
-    """Looks up the rotation tables of a stage; it owns no parameter.
+    """Cosines and sines that rotate a stage's tokens; it owns no parameter.
 
     The release saves its frequencies as a buffer ``angle``. They follow from
     ``head_dim``, so here they are neither kept nor saved; a state dict that
@@ -26,7 +26,7 @@ class RoPE2d(nn.Module):
         width: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-    ) -> Table:
+    ) -> Rope:
         """Cosines and sines of a map's rows and columns, see :func:`rope2d_table`."""
         return rope2d_table(height, width, self.head_dim, device, dtype)
 

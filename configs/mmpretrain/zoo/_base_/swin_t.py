@@ -6,7 +6,7 @@ _base_ = '../../_base_/in1k_300e.py'
 model = dict(
     backbone=dict(
         _delete_=True,
-        type='with_attention',
+        type='WithGlobalAttention',
         backbone=dict(type='SwinTransformer', arch='tiny', drop_path_rate=0.2),
     ),
     neck=dict(_delete_=True, type='GlobalAveragePooling'),

@@ -1,0 +1,3 @@
+from .ravlt import RAVLTForInference
+
+__all__ = ['RAVLTForInference']
