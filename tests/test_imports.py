@@ -23,10 +23,11 @@ ALLOWED = {
         'mmravlt.models.layers',
         'mmravlt.models.base_module',
     },
+    'models/inference': {*MODELS, 'mmravlt.models'},
     'models/necks': {*MODELS, 'mmravlt.models.layers', 'mmravlt.models.base_module'},
 }
 # Where MMEngine is met, if it is there. (A checkpoint may hold one of its types.)
-BRIDGES = {'models/base_module.py', 'registry.py', 'checkpoint/loading.py'}
+BRIDGES = {'models/base_module.py', 'registry.py', 'checkpoint/unpickling.py'}
 
 
 def imported_modules(path):

@@ -47,7 +47,7 @@ def test_the_facts_that_pip_and_package_indexes_show_are_there(distribution):
     assert facts['Requires-Python'] == '>=3.10'
     pythons = [c for c in facts.get_all('Classifier') if ':: Python :: 3.' in c]
     assert [p.rpartition(' ')[2] for p in pythons] == ['3.10', '3.11', '3.12']
-    assert facts['Project-URL'] is None  # there is no page yet
+    assert not facts.get_all('Project-URL')  # there is no page yet
 
 
 def test_source_distribution_holds_what_a_wheel_is_built_from(tmp_path):

@@ -13,208 +13,47 @@ directions the rows differ. The paper says neither how it counts a rank nor whic
 and head it draws, so its figures can be repeated in kind only.
 """
 
-import copy
 import csv
-import inspect
-import itertools
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmravlt.models.layers import split_heads
-from mmravlt.tasks import DataError
-from mmravlt.tasks.config import dicts, innermost_dataset, type_name
-from mmravlt.tasks.files import IMAGE_SUFFIXES, image_size, list_files, need_folder
+from .rank_hooks import ALL_HEADS, MATRICES, Sample, record
+from .rank_measures import MEASURES, THRESHOLD, measure, singular_values
 
-if TYPE_CHECKING:
-    from mmengine.config import Config
+__all__ = [
+    'ALL_HEADS',
+    'Analysis',
+    'MATRICES',
+    'MEASURES',
+    'Sample',
+    'Spectra',
+    'THRESHOLD',
+    'UNTRAINED',
+    'analyze',
+    'full_rank',
+    'measure',
+    'record',
+    'singular_values',
+    'table',
+    'write_csv',
+]
 
-#: The matrices, by their names in tables, with those in figures.
-MATRICES = {
-    'kv_buffer': 'KV buffer',
-    'output_features': 'output features',
-    'output_map': 'output of all heads',
-}
-#: Of them, the one that all heads make together.
-ALL_HEADS = 'output_map'
-#: The measures, by their names in tables, with those in figures.
-MEASURES = {
-    'rank': 'rank',
-    'stable_rank': 'stable rank',
-    'entropy': 'entropy (nats)',
-    'effective_rank': 'effective rank',
-}
-#: Singular values above this share of the largest count for the rank.
-THRESHOLD = 0.01
 #: What stands for a checkpoint where a model has its initial weights.
 UNTRAINED = 'untrained'
 
 
-def singular_values(matrices: Tensor) -> Tensor:
-    """Singular values in float64, largest first.
+def __getattr__(name: str) -> Any:
+    """What reads configs and images, which needs OpenMMLab, is found here too."""
+    if name in ('build_model', 'choose_images', 'read_images'):
+        from . import rank_inputs
 
-    Args:
-        matrices (Tensor): shape (…, rows, columns), of any type and on any device.
-
-    Returns:
-        Tensor: shape (…, min(rows, columns)), float64, on the CPU.
-    """
-    return torch.linalg.svdvals(matrices.detach().cpu().double())
-
-
-def measure(values: Tensor, threshold: float = THRESHOLD) -> dict[str, Tensor]:
-    r"""Measures of rank from singular values; all are 0 for a matrix of zeros.
-
-    - ``rank``: how many :math:`\sigma_i > \text{threshold} \cdot \sigma_1`.
-    - ``stable_rank``: :math:`\lVert A \rVert_F^2 / \lVert A \rVert_2^2 =
-      \sum_i \sigma_i^2 / \sigma_1^2` (Rudelson and Vershynin, 2007).
-    - ``entropy``: :math:`H = -\sum_i p_i \ln p_i` with
-      :math:`p_i = \sigma_i / \sum_j \sigma_j`, in nats (Roy and Vetterli, 2007).
-    - ``effective_rank``: :math:`e^H` (Roy and Vetterli, 2007).
-
-    Args:
-        values (Tensor): singular values, shape (…, n), largest first. Zeros at the end
-            change nothing.
-        threshold (float): from 0 to below 1.
-
-    Returns:
-        dict[str, Tensor]: for each of :data:`MEASURES`, shape (…), float64.
-
-    Raises:
-        ValueError: if the threshold is out of range.
-    """
-    if not 0 <= threshold < 1:
-        raise ValueError(
-            f'threshold is {threshold}; give a share of the largest singular value, '
-            'from 0 to below 1, such as 0.01.'
-        )
-    values = values.double()
-    tiny = torch.finfo(values.dtype).tiny
-    largest = values[..., :1]
-    shares = values / values.sum(dim=-1, keepdim=True).clamp(min=tiny)
-    entropy = torch.special.entr(shares).sum(dim=-1)
-    return dict(
-        rank=(values > threshold * largest).sum(dim=-1).double(),
-        stable_rank=(values / largest.clamp(min=tiny)).square().sum(dim=-1),
-        entropy=entropy,
-        effective_rank=entropy.exp() * (largest[..., 0] > 0),
-    )
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A matrix of every head that an attention computed.
-
-    Attributes:
-        module (str): path of the attention in the model.
-        matrix (str): one of :data:`MATRICES`.
-        values (Tensor): shape (B, heads, rows, d); (B, 1, rows, C) of all heads.
-    """
-
-    module: str
-    matrix: str
-    values: Tensor
-
-
-@contextmanager
-def record(model: nn.Module) -> Iterator[list[Sample]]:
-    """Record the matrices of every attention in a model while it runs.
-
-    These are every module with ``first_conv``, ``kv_buffer``, ``proj`` and
-    ``num_heads``, as :mod:`mmravlt.models.layers.attention` defines them, and every one
-    with ``qkv``, ``proj`` and ``num_heads``, as mmpretrain's DeiT and Swin have them,
-    which has no KV buffer. Attention within windows gives matrices of each window.
-
-    Forward hooks record, and are gone afterwards. While they are there, convolutions
-    run step by step instead of fused, which changes results by rounding only.
-
-    Args:
-        model (nn.Module): any model, or an attention.
-
-    Yields:
-        list[Sample]: grows with every attention that runs.
-
-    Raises:
-        ValueError: if there is no attention in the model.
-    """
-    found = {n: m for n, m in model.named_modules() if _is_known(m)}
-    if not found:
-        raise ValueError(
-            f'The {type(model).__name__} has no attention that is known here; give a '
-            'model with a RAVLT, an L2ViT, a VisionTransformer or SwinTransformer of '
-            'mmpretrain, or with attention replaced by WithGlobalAttention.'
-        )
-    samples = []
-    handles = []
-    try:
-        for name, attention in found.items():
-            handles += _Watch(name, attention, samples).register()
-        yield samples
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _has_buffer(module: nn.Module) -> bool:
-    return hasattr(module, 'kv_buffer') and hasattr(module, 'first_conv')
-
-
-def _is_known(module: nn.Module) -> bool:
-    has_ends = hasattr(module, 'proj') and hasattr(module, 'num_heads')
-    return has_ends and (_has_buffer(module) or hasattr(module, 'qkv'))
-
-
-class _Watch:
-    """The hooks of one attention, which know of each other's tensors."""
-
-    def __init__(self, name: str, attention: nn.Module, samples: list[Sample]) -> None:
-        self.name = name
-        self.attention = attention
-        self.samples = samples
-
-    def register(self) -> list:
-        """Add the hooks, and return what removes them."""
-        attention = self.attention
-        handles = [attention.proj.register_forward_pre_hook(self.keep_features)]
-        if _has_buffer(attention):
-            handles += [
-                attention.register_forward_pre_hook(self.keep_rope, with_kwargs=True),
-                attention.first_conv.register_forward_hook(self.keep_buffer),
-            ]
-        return handles
-
-    def keep_rope(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        self.rope = bound.arguments.get('rope')  # not all kinds have one
-
-    def keep_buffer(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        output = _as_map(output, module)
-        parts = output.split(_as_map(args[0], module).shape[1], dim=1)[:3]
-        q, k, v = (split_heads(part, self.attention.num_heads) for part in parts)
-        buffer = self.attention.kv_buffer(q, k, v, self.rope)
-        if buffer is not None:
-            self.samples.append(Sample(self.name, 'kv_buffer', buffer.detach()))
-
-    def keep_features(self, module: nn.Module, args: tuple) -> None:
-        features = _as_map(args[0].detach(), module)
-        features = split_heads(features, self.attention.num_heads)
-        self.samples.append(Sample(self.name, 'output_features', features))
-        joined = features.transpose(1, 2).flatten(2).unsqueeze(1)
-        self.samples.append(Sample(self.name, ALL_HEADS, joined))
-
-
-def _as_map(x: Tensor, layer: nn.Module) -> Tensor:
-    """(B, C, H, W), as which tokens (B, N, C) have a width of 1."""
-    if isinstance(layer, nn.Linear):  # works on the last axis
-        x = x.movedim(-1, 1)
-    return x.unsqueeze(-1) if x.ndim == 3 else x
+        return getattr(rank_inputs, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 @dataclass
@@ -392,110 +231,3 @@ def write_csv(rows: Sequence[dict], path: Path) -> None:
             writer.writerow(
                 {k: f'{v:.6g}' if isinstance(v, float) else v for k, v in row.items()}
             )
-
-
-def build_model(cfg: 'Config', checkpoint: str | None, seed: int = 0) -> nn.Module:
-    """Build a config's model on the CPU, with the weights of a file or initial ones.
-
-    Args:
-        cfg (Config): a whole config of mmdet, mmseg or mmpretrain; changed where this
-            machine needs it, see :func:`mmravlt.openmmlab.device.adapt_to_device`.
-        checkpoint (str | None): file or address. None leaves the model untrained: no
-            weights are loaded that the config names as ``Pretrained`` either.
-        seed (int): of the initial weights.
-
-    Returns:
-        nn.Module: in eval mode.
-
-    Raises:
-        CheckpointError: if the file cannot be read, or lacks weights of a RAVLT.
-        FileNotFoundError: if there is no such file.
-    """
-    from mmengine.registry import MODELS, DefaultScope
-    from mmengine.runner import load_checkpoint
-
-    from mmravlt.openmmlab.device import adapt_to_device
-    from mmravlt.openmmlab.weight_remapping import needs_all_weights
-
-    scope = cfg.default_scope
-    import_module(f'{scope}.models')
-    cfg.optim_wrapper = None  # nothing is trained, so nothing is said about fp16
-    adapt_to_device(cfg)
-    settings = copy.deepcopy(cfg.model)
-    if 'data_preprocessor' not in settings and cfg.get('data_preprocessor'):
-        settings.data_preprocessor = cfg.data_preprocessor
-    for node in dicts(settings):
-        if any(type_name(x) == 'Pretrained' for x in dicts(node.get('init_cfg'))):
-            node['init_cfg'] = None
-    torch.manual_seed(seed)
-    with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(settings)
-        if checkpoint is None:
-            model.init_weights()
-    if checkpoint is not None:
-        with needs_all_weights():
-            load_checkpoint(model, checkpoint, 'cpu')
-    return model.eval()
-
-
-def choose_images(folder: Path, count: int) -> list[Path]:
-    """Choose images of a folder, evenly spread in the order of their paths.
-
-    Args:
-        folder (Path): a folder of images, with or without subfolders; or one of data
-            for training, of which those for validation are taken: from ``images`` if it
-            is there, and in that from ``val…``.
-        count (int): how many at most.
-
-    Returns:
-        list[Path]: the images.
-
-    Raises:
-        DataError: if there is no such folder, no image in it, or one cannot be read.
-    """
-    need_folder(folder)
-    if (folder / 'images').is_dir():
-        folder = folder / 'images'
-    validation = sorted(
-        p
-        for p in folder.glob('val*')
-        if p.is_dir() and re.fullmatch(r'val(idation|\d*)', p.name)
-    )
-    folder = validation[0] if validation else folder
-    names = list_files(folder, IMAGE_SUFFIXES)
-    if not names:
-        raise DataError(
-            f'the folder {folder} has no images ({", ".join(IMAGE_SUFFIXES)}) in it; '
-            'give a folder with some.'
-        )
-    count = min(count, len(names))
-    chosen = [folder / names[i * len(names) // count] for i in range(count)]
-    for path in chosen:
-        image_size(path)
-    return chosen
-
-
-def read_images(cfg: 'Config', model: nn.Module, paths: Sequence[Path]) -> Iterator:
-    """Read images one by one as the model is tested with them.
-
-    Args:
-        cfg (Config): whose ``test_dataloader`` has the pipeline; what loads annotations
-            is left out.
-        model (nn.Module): built of it, whose ``data_preprocessor`` normalises and pads.
-        paths (Sequence[Path]): of the images.
-
-    Yields:
-        Tensor: shape (1, 3, H, W), on the device of the model.
-    """
-    from mmengine.dataset import Compose, pseudo_collate
-    from mmengine.registry import DefaultScope
-
-    scope = cfg.default_scope
-    import_module(f'{scope}.datasets')
-    pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline
-    steps = [step for step in pipeline if 'Annotations' not in type_name(step)]
-    with DefaultScope.overwrite_default_scope(scope):
-        prepare = Compose(steps)
-    for number, path in zip(itertools.count(), paths, strict=False):
-        data = pseudo_collate([prepare(dict(img_path=str(path), img_id=number))])
-        yield model.data_preprocessor(data, False)['inputs']
