@@ -18,6 +18,7 @@ ALLOWED = {
         *{'torch', 'mmcv', 'mmengine'},
         *{'mmravlt.ops', 'mmravlt.registry', 'mmravlt.models.layers'},
     },
+    'models/inference': {'torch', 'mmravlt.ops', 'mmravlt.models'},
     'models/necks': {
         *{'torch', 'mmcv', 'mmengine'},
         *{'mmravlt.registry', 'mmravlt.models.layers'},
