@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmravlt.models.layers import (
+    MLP,
     ChannelLayerNorm,
     DropPath,
     GELU2d,
@@ -62,8 +63,8 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         qkv = self.qkv(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        parts = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=1))
-        mixed = merge_heads(self.mix(*parts), (x.shape[2], x.shape[3]))
+        q_k_v = (split_heads(each, self.num_heads) for each in qkv.chunk(3, dim=1))
+        mixed = merge_heads(self.mix(*q_k_v), (x.shape[2], x.shape[3]))
         return self.proj(mixed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -139,25 +140,6 @@ class LocalConcentration(nn.Module):
         return wide_depthwise_conv(self.conv2, x)
 
 
-class MLP(nn.Module):
-    """Two linear layers with GELU between them.
-
-    Args:
-        channels (int): C of the maps, shape (B, C, H, W).
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, MLP_RATIO * channels)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(MLP_RATIO * channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
-        x = self.act(self.fc1(x.permute(0, 2, 3, 1)))
-        return self.fc2(x).permute(0, 3, 1, 2)
-
-
 class Block(nn.Module):
     """One transformer block, local or global.
 
@@ -199,7 +181,7 @@ class Block(nn.Module):
         else:
             self.attn = WindowAttention(channels, num_heads, window_size)
         self.norm2 = ChannelLayerNorm(channels)
-        self.mlp = MLP(channels)
+        self.mlp = MLP(channels, MLP_RATIO * channels)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

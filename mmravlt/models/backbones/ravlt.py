@@ -27,11 +27,11 @@ from mmravlt.models.layers import (
     LayerNorm2d,
     PatchEmbed,
     RoPE2d,
+    add_option,
     build_attention,
     call_recomputing,
     check_flag,
     init_convolution,
-    kind_options,
     read_kind,
     residual_conv,
 )
@@ -311,7 +311,8 @@ class RAVLT(Backbone):
             if type(value) is not type(released[name]) or value != released[name]
         }
         kinds = _read_attention(attention)[: self.num_stages]
-        _add_short_forms(kinds, self.ablation)
+        for name in self.ablation.keys() & _RELEASED_ATTENTION.keys():
+            add_option(kinds, name, self.ablation[name])
 
         self.patch_embed = PatchEmbed(in_channels, dims[0], norm_cfg)
         self.layers = nn.ModuleList(
@@ -390,24 +391,6 @@ def _read_attention(attention: Kind | Sequence[Kind]) -> list[dict]:
             'stage.'
         )
     return [read_kind(kind, f'attention[{i}]') for i, kind in enumerate(attention)]
-
-
-def _add_short_forms(kinds: list[dict], ablation: dict) -> None:
-    """Give options of Table 9 to the stages' kinds of attention that have them."""
-    for name in ablation.keys() & _RELEASED_ATTENTION.keys():
-        value = ablation[name]
-        understanding = [kind for kind in kinds if name in kind_options(kind['type'])]
-        if not understanding:
-            raise ValueError(
-                f'{name} is {value!r} although no stage has an attention with that '
-                "option, as 'rala' has, so that it would change nothing; leave it out."
-            )
-        for kind in understanding:
-            if kind.setdefault(name, value) != value:
-                raise ValueError(
-                    f'{name} is {value!r}, but {kind[name]!r} in attention; leave one '
-                    'of the two out.'
-                )
 
 
 def _check_ffn_ratio(ratio: float, channels: int) -> None:

@@ -117,10 +117,10 @@ def _differences(
             fresh = type(module)(fresh.proj.in_channels, fresh.num_heads)
     same_role = any(role(module) and role(fresh) for role in (_is_norm, _is_inactive))
     if type(module) is not type(fresh) and not same_role:
-        expected = f'the {type(fresh).__name__} there'
+        wanted = f'the {type(fresh).__name__} there'
         if isinstance(fresh, Attention):
-            expected = ' or '.join(kind.__name__ for kind in kinds)
-        yield name, f'is a {type(module).__name__}, not {expected}'
+            wanted = ' or '.join(kind.__name__ for kind in kinds)
+        yield name, f'is a {type(module).__name__}, not {wanted}'
         return
     # All options of the backbone itself and of batch norms are heeded.
     is_free = same_role or not name

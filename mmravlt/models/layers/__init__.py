@@ -6,11 +6,11 @@ from .attention import (
     merge_heads,
     split_heads,
 )
-from .attention_kinds import Kind, build_attention, kind_options, read_kind
+from .attention_kinds import Kind, add_option, build_attention, read_kind
 from .attention_zoo import GlobalAttention
 from .batch_norm import call_normalising
 from .drop_path import DropPath
-from .ffn import FFN
+from .ffn import FFN, MLP
 from .fused_conv import residual_conv, scaled_conv, wide_depthwise_conv
 from .gelu import GELU2d
 from .init import init_convolution, init_linear
@@ -31,10 +31,12 @@ __all__ = [
     'GlobalAttention',
     'Kind',
     'LayerNorm2d',
+    'MLP',
     'PatchEmbed',
     'RALAttention',
     'RoPE2d',
     'SoftmaxAttention',
+    'add_option',
     'build_attention',
     'build_batch_norm',
     'call_recomputing_input',
@@ -45,7 +47,6 @@ __all__ = [
     'from_windows',
     'init_convolution',
     'init_linear',
-    'kind_options',
     'merge_heads',
     'pad_to_multiple',
     'read_kind',

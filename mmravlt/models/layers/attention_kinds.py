@@ -24,15 +24,15 @@ def read_kind(kind: Kind, argument: str) -> dict:
     """
     options = dict(kind) if isinstance(kind, Mapping) else dict(type=kind)
     name = options.get('type')
-    is_class = isinstance(name, type) and issubclass(name, Attention)
     known = sorted(ATTENTIONS.module_dict)
-    if not is_class and name not in known:
+    cls = ATTENTIONS.module_dict.get(name, name)
+    if not (isinstance(cls, type) and issubclass(cls, Attention)):
         raise ValueError(
             f'{argument} is {kind!r}; give a name out of '
             f'{", ".join(map(repr, known))}, or a dict with one as its type.'
         )
-    options['type'] = name if is_class else ATTENTIONS.module_dict[name]
-    names = kind_options(options['type'])
+    options['type'] = cls
+    names = kind_options(cls)
     unknown = options.keys() - names - {'type'}
     if unknown:
         raise ValueError(
@@ -49,13 +49,38 @@ def kind_options(cls: type[Attention]) -> set[str]:
     for base in cls.__mro__:
         if '__init__' not in vars(base):
             continue
-        parameters = inspect.signature(base.__init__).parameters.values()
+        parameters = inspect.signature(vars(base)['__init__']).parameters.values()
         names |= {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
         rest = {p.name for p in parameters if p.kind is p.VAR_KEYWORD}
         names -= rest
         if not rest:
             break
     return names - {'self', 'channels', 'num_heads', 'with_cp'}
+
+
+def add_option(kinds: list[dict], name: str, value: object) -> None:
+    """Give an option to those kinds that have it.
+
+    Args:
+        kinds (list[dict]): from :func:`read_kind`; they are changed.
+        name (str): of the option.
+        value: of the option.
+
+    Raises:
+        ValueError: if no kind has it, or one is given another value already.
+    """
+    understanding = [kind for kind in kinds if name in kind_options(kind['type'])]
+    if not understanding:
+        raise ValueError(
+            f'{name} is {value!r} although no stage has an attention with that option, '
+            "as 'rala' has, so that it would change nothing; leave it out."
+        )
+    for kind in understanding:
+        if kind.setdefault(name, value) != value:
+            raise ValueError(
+                f'{name} is {value!r}, but {kind[name]!r} in attention; leave one of '
+                'the two out.'
+            )
 
 
 def build_attention(

@@ -82,3 +82,23 @@ class FFN(nn.Module):
         if self.with_cp is True:
             return mix(self.act(x))
         return call_recomputing_input(mix, self.act(x), self.act, x)
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between them.
+
+    Args:
+        channels (int): C of the maps, shape (B, C, H, W).
+        hidden_channels (int): channels between the two.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden_channels)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        x = self.act(self.fc1(x.permute(0, 2, 3, 1)))
+        return self.fc2(x).permute(0, 3, 1, 2)
