@@ -258,8 +258,6 @@ def test_order_of_imports_does_not_matter(tmp_path, first):
     code = f"""
 import {first}
 from mmravlt.openmmlab.checkpoint_loading import install
-
-from ..processes import run_python
 install()
 from mmengine.runner import CheckpointLoader
 assert 'state_dict' in CheckpointLoader.load_checkpoint({str(path)!r})
