@@ -62,7 +62,8 @@ def test_neither_ops_nor_models_import_a_library_of_a_task(folder):
 
 
 def test_importing_mmravlt_imports_no_library_of_a_task():
-    script = f'import sys, mmravlt; print(sorted(set(sys.modules) & {LIBRARIES!r}))'
+    show = f'print(sorted(set(sys.modules) & {LIBRARIES!r}))'
+    script = f'import sys, mmravlt.tasks; {show}'
     assert run_python('-c', script).stdout.splitlines()[-1] == '[]'
 
 
