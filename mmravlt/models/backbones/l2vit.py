@@ -38,7 +38,6 @@ from mmravlt.registry import register_model
 
 from .base import Backbone, is_int
 
-MLP_RATIO = 4
 PATCH = 4  # pixels of the image in one of the first stage, per side
 
 
@@ -181,7 +180,7 @@ class Block(nn.Module):
         else:
             self.attn = WindowAttention(channels, num_heads, window_size)
         self.norm2 = ChannelLayerNorm(channels)
-        self.mlp = MLP(channels, MLP_RATIO * channels)
+        self.mlp = MLP(channels, 4 * channels)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,14 +2,13 @@
 
 Paper: "Breaking the Low-Rank Dilemma of Linear Attention", Fan, Huang, He,
 CVPR 2025, https://arxiv.org/abs/2411.07635. Authors' code and weights:
-https://github.com/qhfan/RALA. This is an independent implementation, licensed
-under Apache-2.0, that computes what the authors' release computes.
+https://github.com/qhfan/RALA. This is an independent implementation, licensed under
+Apache-2.0, that computes what the authors' release computes.
 
-Paper and release differ. The paper describes rank-augmented linear attention
-in all four stages; the released code, with which all published weights were
-trained, has softmax attention in the last two. The release is the default
-here; ``attention=('rala',) * 4`` is the paper's text. The ablations of its Table 9
-are options, see ``docs/ablations.md``.
+Paper and release differ. The paper describes rank-augmented linear attention in all
+four stages; the released code, with which all published weights were trained, has
+softmax attention in the last two. The release is the default here; ``attention='rala'``
+is the paper's text. Its Table 9's ablations are options, see ``docs/ablations.md``.
 """
 
 import math
@@ -43,8 +42,7 @@ from .base import Backbone, is_four
 # The release's values of the options that the paper's Table 9 ablates: of attention,
 # and of a block, where the FFN's ratio makes up for the parameters.
 _RELEASED_ATTENTION = dict(
-    **dict(kappa='elu+1', kv_augmentation=True),
-    **dict(output_augmentation=True, phi='projection'),
+    kappa='elu+1', kv_augmentation=True, output_augmentation=True, phi='projection'
 )
 _RELEASED_BLOCK = dict(cpe=True, ffn_ratio=3.5)
 
