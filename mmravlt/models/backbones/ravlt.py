@@ -2,14 +2,13 @@
 
 Paper: "Breaking the Low-Rank Dilemma of Linear Attention", Fan, Huang, He,
 CVPR 2025, https://arxiv.org/abs/2411.07635. Authors' code and weights:
-https://github.com/qhfan/RALA. This is an independent implementation, licensed
-under Apache-2.0, that computes what the authors' release computes.
+https://github.com/qhfan/RALA. This is an independent implementation, licensed under
+Apache-2.0, that computes what the authors' release computes.
 
-Paper and release differ. The paper describes rank-augmented linear attention
-in all four stages; the released code, with which all published weights were
-trained, has softmax attention in the last two. The release is the default
-here; ``attention=('rala',) * 4`` is the paper's text. The ablations of its Table 9
-are options, see ``docs/ablations.md``.
+Paper and release differ. The paper describes rank-augmented linear attention in all
+four stages; the released code, with which all published weights were trained, has
+softmax attention in the last two. The release is the default; the paper's text is
+``attention=('rala',) * 4``. Its ablations are options, see ``docs/ablations.md``.
 """
 
 import math
@@ -115,8 +114,7 @@ class Stage(nn.Module):
         attention (str | dict): kind of attention of each block.
         drop_path_rates (Sequence[float]): one per block.
         layer_scale_init_value (float): initial value of the blocks' gammas.
-        out_channels (int | None): channels of the next stage; None if it is
-            the last.
+        out_channels (int | None): channels of the next stage; None if it is the last.
         norm_cfg (dict): batch normalisation of the downsampling.
         with_cp (bool | str): see :class:`RAVLT`.
         block_options (dict): further arguments of each :class:`Block`.
@@ -137,7 +135,8 @@ class Stage(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.RoPE = RoPE2d(channels // num_heads)
-        self.blocks = nn.ModuleList(
+        # nn.ModuleList does not say what it holds, here and in RAVLT.
+        self.blocks: Iterable[Block] = nn.ModuleList(  # type: ignore[assignment]
             Block(
                 channels,
                 num_heads,
@@ -183,10 +182,9 @@ class RAVLT(Backbone):
     each stride. Stages after the last of ``out_indices`` are not built.
 
     Args:
-        arch (str | dict): 't', 's', 'b', 'l', or a dict with
-            ``embed_dims``, ``depths`` and ``num_heads`` (four values each) and,
-            if wanted, ``drop_path_rate`` (default 0) and
-            ``layer_scale_init_values`` (default 1, a value or four).
+        arch (str | dict): 't', 's', 'b', 'l', or a dict with ``embed_dims``, ``depths``
+            and ``num_heads`` (four values each) and, if wanted, ``drop_path_rate``
+            (default 0) and ``layer_scale_init_values`` (default 1, a value or four).
         attention (str | dict | Sequence[str | dict]): each stage's kind of attention,
             such as 'rala' or 'softmax', out of ``mmravlt.registry.ATTENTIONS``, or one
             for all. A dict has the name as ``type``, and options of the kind:
@@ -228,8 +226,8 @@ class RAVLT(Backbone):
             which saves copying them. Convolutions take it as well, and other layers
             that do not call ``view`` on a map. By default maps are contiguous.
         init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
-            checkpoint=…)`` takes any RAVLT weights of this size: a backbone's,
-            or those of the backbone in a classifier, detector or segmentor.
+            checkpoint=…)`` takes any RAVLT weights of this size: a backbone's, or those
+            of the backbone in a classifier, detector or segmentor.
 
     Raises:
         ValueError: if an argument has a value that no model can be built of.
@@ -315,7 +313,7 @@ class RAVLT(Backbone):
             add_option(kinds, name, self.ablation[name])
 
         self.patch_embed = PatchEmbed(in_channels, dims[0], norm_cfg)
-        self.layers = nn.ModuleList(
+        self.layers: Sequence[Stage] = nn.ModuleList(  # type: ignore[assignment]
             Stage(
                 dims[i],
                 self.settings['num_heads'][i],
@@ -345,7 +343,7 @@ class RAVLT(Backbone):
         x = self.patch_embed(x)
         for i, stage in enumerate(self.layers):
             x = stage(x)
-            below = stage.downsample(x) if i + 1 < len(self.layers) else None
+            below = stage.downsample(x) if i + 1 < len(self.layers) else x
             if i in self.out_indices:
                 outputs.append(self.lay_out(self.extra_norms[str(i)](x)))
             x = below
@@ -371,7 +369,7 @@ class RAVLT(Backbone):
         return None
 
 
-def _per_stage(name: str, value: Real | Sequence[Real]) -> tuple[Real, ...]:
+def _per_stage(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
     """One value per stage, from one value or from four."""
     values = (value,) * 4 if isinstance(value, Real) else value
     if not is_four(values) or not all(isinstance(v, Real) for v in values):
