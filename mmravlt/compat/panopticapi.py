@@ -1,9 +1,11 @@
 """Stand in for panopticapi, which mmdet reads and scores panoptic data with.
 
-mmdet takes five names of it. No package index has it, only its repository
-(https://github.com/cocodataset/panopticapi), so an environment made from one lacks it
-and mmdet raises where a panoptic config is used. After ``install()`` these names are
-there; an installed panopticapi is left alone. To go when mmdet brings its own.
+After ``install()`` the five names that mmdet takes of it are there; an installed
+panopticapi is left alone.
+
+Upstream: https://github.com/cocodataset/panopticapi is in no package index, so an
+environment made from one lacks it, and mmdet 3.3.0 and onedl-mmdetection 3.5.1 raise
+where a panoptic config is used. May go when mmdet brings its own, or pip installs it.
 
 Panoptic quality is that of Kirillov et al., CVPR 2019 (https://arxiv.org/abs/1801.00868),
 per class, from matched segments (IoU above one half, TP) and unmatched ones (FP, FN):

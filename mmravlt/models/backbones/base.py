@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -225,7 +225,7 @@ class Backbone(BaseModule):
         return settings
 
 
-def is_four(values) -> bool:
+def is_four(values) -> TypeGuard[Sequence]:
     """Whether an option has a value for each stage."""
     is_list = isinstance(values, Sequence) and not isinstance(values, str)
     return is_list and len(values) == 4

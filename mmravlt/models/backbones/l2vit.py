@@ -363,9 +363,8 @@ class L2ViT(Backbone):
         outputs = []
         # In channels_last, heads and windows are views and linear layers run fastest.
         x = x.contiguous(memory_format=torch.channels_last)
-        for i, (downsample, blocks) in enumerate(
-            zip(self.downsample_layers, self.stages, strict=True)
-        ):
+        stages = zip(self.downsample_layers, self.stages, strict=True)
+        for i, (downsample, blocks) in enumerate(stages):
             x = downsample(x)
             for block in blocks.children():
                 x = call_recomputing(block, x) if self.with_cp else block(x)

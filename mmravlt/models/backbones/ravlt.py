@@ -113,8 +113,7 @@ class Stage(nn.Module):
         attention (str | dict): kind of attention of each block.
         drop_path_rates (Sequence[float]): one per block.
         layer_scale_init_value (float): initial value of the blocks' gammas.
-        out_channels (int | None): channels of the next stage; None if it is
-            the last.
+        out_channels (int | None): channels of the next stage; None if it is the last.
         norm_cfg (dict): batch normalisation of the downsampling.
         with_cp (bool | str): see :class:`RAVLT`.
         block_options (dict): further arguments of each :class:`Block`.
@@ -135,7 +134,8 @@ class Stage(nn.Module):
         super().__init__()
         self.with_cp = with_cp
         self.RoPE = RoPE2d(channels // num_heads)
-        self.blocks = nn.ModuleList(
+        # nn.ModuleList does not say what it holds, here and in RAVLT.
+        self.blocks: Iterable[Block] = nn.ModuleList(  # type: ignore[assignment]
             Block(
                 channels,
                 num_heads,
@@ -181,10 +181,9 @@ class RAVLT(Backbone):
     each stride. Stages after the last of ``out_indices`` are not built.
 
     Args:
-        arch (str | dict): 't', 's', 'b', 'l', or a dict with
-            ``embed_dims``, ``depths`` and ``num_heads`` (four values each) and,
-            if wanted, ``drop_path_rate`` (default 0) and
-            ``layer_scale_init_values`` (default 1, a value or four).
+        arch (str | dict): 't', 's', 'b', 'l', or a dict with ``embed_dims``, ``depths``
+            and ``num_heads`` (four values each) and, if wanted, ``drop_path_rate``
+            (default 0) and ``layer_scale_init_values`` (default 1, a value or four).
         attention (str | dict | Sequence[str | dict]): each stage's kind of attention,
             such as 'rala' or 'softmax', out of ``mmravlt.registry.ATTENTIONS``, or one
             for all. A dict has the name as ``type``, and options of the kind:
@@ -226,8 +225,8 @@ class RAVLT(Backbone):
             which saves copying them. Convolutions take it as well, and other layers
             that do not call ``view`` on a map. By default maps are contiguous.
         init_cfg (dict | None): as in MMEngine; ``dict(type='Pretrained',
-            checkpoint=…)`` takes any RAVLT weights of this size: a backbone's,
-            or those of the backbone in a classifier, detector or segmentor.
+            checkpoint=…)`` takes any RAVLT weights of this size: a backbone's, or those
+            of the backbone in a classifier, detector or segmentor.
 
     Raises:
         ValueError: if an argument has a value that no model can be built of.
@@ -313,7 +312,7 @@ class RAVLT(Backbone):
             add_option(kinds, name, self.ablation[name])
 
         self.patch_embed = PatchEmbed(in_channels, dims[0], norm_cfg)
-        self.layers = nn.ModuleList(
+        self.layers: Sequence[Stage] = nn.ModuleList(  # type: ignore[assignment]
             Stage(
                 dims[i],
                 self.settings['num_heads'][i],
@@ -343,7 +342,7 @@ class RAVLT(Backbone):
         x = self.patch_embed(x)
         for i, stage in enumerate(self.layers):
             x = stage(x)
-            below = stage.downsample(x) if i + 1 < len(self.layers) else None
+            below = stage.downsample(x) if i + 1 < len(self.layers) else x
             if i in self.out_indices:
                 outputs.append(self.lay_out(self.extra_norms[str(i)](x)))
             x = below
@@ -369,7 +368,7 @@ class RAVLT(Backbone):
         return None
 
 
-def _per_stage(name: str, value: Real | Sequence[Real]) -> tuple[Real, ...]:
+def _per_stage(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
     """One value per stage, from one value or from four."""
     values = (value,) * 4 if isinstance(value, Real) else value
     if not is_four(values) or not all(isinstance(v, Real) for v in values):

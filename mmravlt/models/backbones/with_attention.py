@@ -1,6 +1,7 @@
 """Another attention in a backbone of another library, Table 8 of the paper."""
 
 import warnings
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -96,7 +97,7 @@ def _is_mmpretrains(module: nn.Module) -> bool:
 class _MapSize:
     """Height and width of the tokens' map, as the patch embedding returns them."""
 
-    value: tuple[int, int] | None = None
+    value: tuple[int, int]
 
     def __call__(self, module: nn.Module, inputs: tuple, outputs: tuple) -> None:
         self.value = outputs[1]
@@ -115,7 +116,7 @@ class _TokenAttention(GlobalAttention):
     def __init__(
         self, replaced: nn.Module, kind: Kind, rope: bool, size: _MapSize
     ) -> None:
-        inner = getattr(replaced, 'w_msa', replaced)
+        inner: Any = getattr(replaced, 'w_msa', replaced)
         super().__init__(inner.embed_dims, inner.num_heads, kind, rope)
         after = _KNOWN[type(replaced).__name__]
         self.after = nn.Sequential(*map(replaced.get_submodule, after))

@@ -14,6 +14,8 @@ methods. What is written anew here is a block in place and attention by rows.
 
 import copy
 import math
+from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,15 +83,16 @@ class RAVLTForInference(nn.Module):
         Returns:
             tuple[Tensor]: maps of shape (B, C_i, H_i, W_i), strides 4, 8, 16, 32.
         """
+        ravlt: Any = self  # it has all that RAVLT.forward uses
         # As many images at a time as two rows of each fit.
         width = math.ceil(math.ceil(x.shape[3] / 2) / 2)
-        channels = self.patch_embed.layers[-1].out_channels
+        channels = self.patch_embed.out_channels
         groups = self.budget.images(x, 2 * width * channels * ROWS)
         if len(groups) <= 1:
-            return RAVLT.forward(self, x)
+            return RAVLT.forward(ravlt, x)
         outputs: list[Tensor] = []
         for some in groups:
-            maps = RAVLT.forward(self, x[some])
+            maps = RAVLT.forward(ravlt, x[some])
             outputs = outputs or [
                 _like(each, x.shape[0], self.out_channels_last) for each in maps
             ]
@@ -140,13 +143,14 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Overwrite a map (B, C, H, W) with the stage's result."""
+        stage: Any = self  # it has all that Stage.forward uses
         if autocast_dtype(x.device.type):
             x = x.float()  # as layer scales make it in RAVLT
         groups = self.budget.images(x, math.prod(x.shape[1:]) * ATTENTION)
         if len(groups) <= 1:
-            return Stage.forward(self, x)
+            return Stage.forward(stage, x)
         for some in groups:
-            x[some] = Stage.forward(self, x[some])
+            x[some] = Stage.forward(stage, x[some])
         return x
 
 
@@ -173,6 +177,7 @@ class _Block(nn.Module):
     def __init__(self, block: Block, budget: Budget) -> None:
         super().__init__()
         self.budget = budget
+        assert block.pos is not None  # which only an ablation lacks
         self.norm = block.norm1.without_affine()
         self.pos = ResidualConv(block.pos)
         self.attn = block.attn.fold(block.norm1, block.gamma_1)
@@ -198,22 +203,23 @@ def _rala_by_rows(block: _Block, x: Tensor, rope: Rope) -> None:
     """Add position and RALA to a map, in place."""
     attn, norm, (rows_rope, columns) = block.attn, block.norm, rope
     chunks, heads = block.budget.chunks(x), attn.num_heads
-    total, sums = 0, None
+    queries: list[Tensor] = []  # sums over the chunks' tokens
+    sums = None
 
     def pos(rows: Tensor, inner: slice, _: slice) -> Tensor:
-        nonlocal total
         rows = block.pos(rows)[:, :, inner]
         (q,) = attn.project_rows(norm(rows), 0, 1)
-        total = total + kappa(split_heads(q, heads)).sum(dim=-2, keepdim=True)
+        queries.append(kappa(split_heads(q, heads)).sum(dim=-2, keepdim=True))
         return rows
 
     overwrite(x, chunks, 1, pos)
-    global_query = total / (x.shape[2] * x.shape[3])
+    global_query = reduce(torch.add, queries) / (x.shape[2] * x.shape[3])
     for chunk in chunks:
         k, v = attn.project_rows(norm(x[:, :, chunk]), 1, 3)
         k, v = split_heads(k, heads), split_heads(v, heads)
         with use_autocast(x.device.type, None):
             sums = add_keys(sums, k, v, global_query, (rows_rope[chunk], columns))
+    assert sums is not None  # a map has a row
 
     def attend_to_all(rows: Tensor, inner: slice, chunk: slice) -> Tensor:
         normed = norm(rows)

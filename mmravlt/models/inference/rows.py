@@ -29,8 +29,7 @@ class Budget:
 
     def __init__(self, mebibytes: float | None) -> None:
         is_number = isinstance(mebibytes, Real) and mebibytes is not True
-        is_size = is_number and 0 < mebibytes < math.inf
-        if mebibytes is not None and not is_size:
+        if mebibytes is not None and not (is_number and 0 < mebibytes < math.inf):
             raise ValueError(
                 f'memory_budget is {mebibytes!r}; give a number of MiB above 0, or '
                 'None.'
@@ -79,6 +78,8 @@ class ConvsByRows(nn.Module):
         super().__init__()
         self.layers = layers
         self.budget = budget
+        *_, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+        self.out_channels = last.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to what all layers make of it, in channels_last."""
@@ -87,15 +88,14 @@ class ConvsByRows(nn.Module):
             stride = layer.stride[0] if isinstance(layer, nn.Conv2d) else 1
             heights.append(math.ceil(heights[-1] / stride))
             width = math.ceil(width / stride)
-        shape = (x.shape[0], self.layers[-1].out_channels, heights[-1], width)
+        shape = (x.shape[0], self.out_channels, heights[-1], width)
         chunks = self.budget.chunks(x, shape=shape)
         if len(chunks) == 1:
             return self.layers(x.contiguous(memory_format=torch.channels_last))
 
-        result = None
         for chunk in chunks:
             rows = self._rows(x, heights, chunk.start, chunk.stop)
-            if result is None:
+            if chunk.start == 0:
                 result = empty_map(rows, shape)
             result[:, :, chunk] = rows
         return result
@@ -109,6 +109,7 @@ class ConvsByRows(nn.Module):
         layer = self.layers[len(heights) - 1]
         if not isinstance(layer, nn.Conv2d):
             return layer(self._rows(x, heights, start, stop))
+        assert not isinstance(layer.padding, str)  # RAVLT's are numbers
         stride, padding = layer.stride[0], layer.padding[0]
         first = start * stride - padding
         last = (stop - 1) * stride - padding + layer.kernel_size[0]

@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -13,6 +13,7 @@ from mmravlt.registry import ATTENTIONS
 
 from .folding import fold_layer_norm, fold_scale
 from .fused_conv import scaled_conv, split_conv, wide_depthwise_conv
+from .norm import LayerNorm2d
 from .recompute import call_recomputing_input
 
 
@@ -28,7 +29,7 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     return tokens.unflatten(2, (num_heads, -1)).transpose(1, 2)
 
 
-def merge_heads(x: Tensor, size: tuple[int, int]) -> Tensor:
+def merge_heads(x: Tensor, size: Sequence[int]) -> Tensor:
     """Join (B, heads, H * W, d) to a channels_last map (B, C, H, W)."""
     return x.transpose(1, 2).flatten(2).unflatten(1, size).permute(0, 3, 1, 2)
 
@@ -76,6 +77,9 @@ class Attention(nn.Module):
 
     #: Whether the kind has a gate in any network. In RAVLT, every kind has one.
     own_gate = False
+
+    #: The local enhancement of the values, maps (B, C, H, W), if there is one.
+    lepe: nn.Module | None
 
     def __init__(
         self,
@@ -158,28 +162,28 @@ class Attention(nn.Module):
         split = partial(split_conv, self.first_conv, chunks)
         normed = norm(x)
         if self.with_cp is True:  # the whole block is recomputed
-            q, k, v, *gate = split(normed)
+            q, k, v, *gates = split(normed)
         else:
-            q, k, v, *gate = call_recomputing_input(split, normed, norm, x)
-        if self.output_augmentation and not gate:
-            gate = [_PHIS[self.phi](normed)]
+            q, k, v, *gates = call_recomputing_input(split, normed, norm, x)
+        if self.output_augmentation and not gates:
+            gates = [_PHIS[self.phi](normed)]
         del normed
-        q_k_v = (split_heads(x, self.num_heads) for x in (q, k, v))
-        mixed = merge_heads(self.mix(*q_k_v, rope), x.shape[2:])
+        heads_q, heads_k, heads_v = (split_heads(y, self.num_heads) for y in (q, k, v))
+        mixed = merge_heads(self.mix(heads_q, heads_k, heads_v, rope), x.shape[2:])
         if self.lepe is not None:
             mixed = mixed + wide_depthwise_conv(self.lepe, v)
-        project = self.proj
+        project: Callable[[Tensor], Tensor] = self.proj
         if gamma is not None:
             project = partial(scaled_conv, self.proj, gamma)
-        if not gate:
+        if not gates:
             return project(mixed)
-        gate = gate[0]
+        (gate,) = gates
         if self.with_cp is True:
             return project(mixed * gate)
         return call_recomputing_input(project, mixed * gate, torch.mul, mixed, gate)
 
-    def fold(self, norm: nn.Module, gamma: Tensor) -> 'Attention':
-        """An attention with a gate of weights, with its neighbours folded in.
+    def fold(self, norm: LayerNorm2d, gamma: Tensor) -> 'Attention':
+        """An attention with LePE and a gate of weights, its neighbours folded in.
 
         Its :meth:`forward` computes the same with a norm without weights, and without a
         layer scale. By rows, it is computed with :meth:`project_rows`, mixing, and
@@ -203,8 +207,9 @@ class Attention(nn.Module):
             x (Tensor): rows of the normalised map, shape (B, C, h, W).
         """
         some = slice(first * x.shape[1], last * x.shape[1])
-        y = F.conv2d(x, self.qkvo.weight[some], self.qkvo.bias[some])
-        return y.chunk(last - first, dim=1)
+        weight, bias = self.qkvo.weight, self.qkvo.bias
+        assert bias is not None
+        return F.conv2d(x, weight[some], bias[some]).chunk(last - first, dim=1)
 
     def finish_rows(
         self, mixed: Tensor, v: Tensor, gate: Tensor, inner: slice
@@ -217,6 +222,7 @@ class Attention(nn.Module):
             gate (Tensor): shape (B, C, h, W).
             inner (slice): the rows among those of v.
         """
+        assert self.lepe is not None
         mixed = merge_heads(mixed, gate.shape[2:])
         return self.proj(self.lepe(v)[:, :, inner].add_(mixed).mul_(gate))
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from mmravlt.registry import ATTENTIONS
 
@@ -23,7 +24,7 @@ def read_kind(kind: Kind, argument: str) -> dict:
         ValueError: if there is no such kind, or it has no such option.
     """
     options = dict(kind) if isinstance(kind, Mapping) else dict(type=kind)
-    name = options.get('type')
+    name: Any = options.get('type')  # or a class, in place of the name
     known = sorted(ATTENTIONS.module_dict)
     cls = ATTENTIONS.module_dict.get(name, name)
     if not (isinstance(cls, type) and issubclass(cls, Attention)):

@@ -247,8 +247,10 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) of any H and W to (B, C, H, W)."""
         head_dim = x.shape[1] // self.attention.num_heads
-        rope = rope2d_table(*x.shape[2:], head_dim, x.device, x.dtype)
+        height, width = x.shape[2:]
+        rope = rope2d_table(height, width, head_dim, x.device, x.dtype)
         if not self.rope:
             # no rotation: cosine 1, sine 0
-            rope = tuple(t.new_tensor((1, 0)).repeat(*t.shape[:2], 1) for t in rope)
+            rows, columns = (t.new_tensor((1, 0)).repeat(*t.shape[:2], 1) for t in rope)
+            rope = rows, columns
         return self.attention(x, rope, self.norm, None)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from .folding import fold_layer_norm, fold_scale
 from .fused_conv import ResidualConv, residual_conv, scaled_conv
 from .gelu import GELU2d
+from .norm import LayerNorm2d
 from .recompute import call_recomputing_input
 
 
@@ -19,6 +20,8 @@ class FFN(nn.Module):
         hidden_channels (int): channels between the two 1×1 convolutions.
         with_cp (bool | str): what to recompute, see :class:`mmravlt.models.RAVLT`.
     """
+
+    dwconv: nn.Module  # nn.Conv2d, or ResidualConv once folded
 
     def __init__(
         self, channels: int, hidden_channels: int, with_cp: bool | str = False
@@ -51,7 +54,7 @@ class FFN(nn.Module):
             return call_recomputing_input(project, self._activate(x), self._activate, x)
         return project(self._activate(x))
 
-    def fold(self, norm: nn.Module, gamma: Tensor) -> 'FFN':
+    def fold(self, norm: LayerNorm2d, gamma: Tensor) -> 'FFN':
         """A network for :meth:`forward_rows`, which takes the place of forward.
 
         Args:

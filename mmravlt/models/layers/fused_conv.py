@@ -8,6 +8,7 @@ then compute step by step.
 """
 
 import copy
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +21,14 @@ def scaled_conv(conv: nn.Module, gamma: Tensor, x: Tensor) -> Tensor:
     """Compute ``gamma * conv(x)``.
 
     Args:
-        conv (nn.Module): a 1×1 convolution with a bias.
+        conv (nn.Module): a 1×1 convolution; one without a bias is called as it is.
         gamma (Tensor): a factor for each of its channels, shape (1, C, 1, 1).
         x (Tensor): its input.
 
     Returns:
         Tensor: shape (B, C, H, W).
     """
-    if not _can_fuse(conv, x):
+    if not _can_fuse(conv, x) or conv.bias is None:
         return gamma * conv(x)
     scale = gamma.flatten()
     return F.conv2d(x, scale[:, None, None, None] * conv.weight, scale * conv.bias)
@@ -54,12 +55,13 @@ def residual_conv(conv: nn.Module, x: Tensor) -> Tensor:
 class ResidualConv(nn.Module):
     """:func:`residual_conv` with the identity added to the weights once."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Module) -> None:
         super().__init__()
         self.conv = copy.deepcopy(conv)
         self.folded = copy.deepcopy(conv)
+        weight = self.folded.get_parameter('weight')
         with torch.no_grad():
-            self.folded.weight += _identity(conv.weight)
+            weight.add_(_identity(weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
@@ -80,14 +82,19 @@ def split_conv(conv: nn.Module, chunks: int, x: Tensor) -> tuple[Tensor, ...]:
     in the backward pass nothing has to join the gradients of the chunks.
 
     Args:
-        conv (nn.Module): a 1×1 convolution with a bias.
+        conv (nn.Module): a 1×1 convolution; one without a bias is called as it is.
         chunks (int): a divisor of its channels C.
         x (Tensor): its input.
 
     Returns:
         tuple[Tensor]: each of shape (B, C / chunks, H, W).
     """
-    if not is_plain(conv) or x.device.type != 'cpu' or is_recording():
+    if (
+        not is_plain(conv)
+        or conv.bias is None
+        or x.device.type != 'cpu'
+        or is_recording()
+    ):
         return conv(x).chunk(chunks, dim=1)
     pairs = zip(conv.weight.chunk(chunks), conv.bias.chunk(chunks), strict=True)
     return tuple(F.conv2d(x, weight, bias) for weight, bias in pairs)
@@ -171,7 +178,7 @@ def _depthwise_backward(
     )[wanted]
 
 
-def _can_fuse(conv: nn.Module, x: Tensor) -> bool:
+def _can_fuse(conv: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
     return is_plain(conv) and is_exact(x)
 
 
@@ -181,7 +188,7 @@ def is_exact(x: Tensor) -> bool:
     return is_wide and autocast_dtype(x.device.type) is None
 
 
-def is_plain(conv: nn.Module) -> bool:
+def is_plain(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether nobody replaced, hooked or patched a convolution."""
     hooks = ('forward_pre', 'forward', 'backward_pre', 'backward')
     hooked = any(getattr(conv, f'_{kind}_hooks') for kind in hooks)

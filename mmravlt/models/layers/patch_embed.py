@@ -1,7 +1,9 @@
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batch_norm import call_normalising
 from .folding import fold_batch_norm
@@ -12,7 +14,7 @@ from .recompute import call_recomputing_input
 
 def conv_norm(
     in_channels: int, out_channels: int, stride: int, norm_cfg: dict
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[nn.Conv2d, _BatchNorm]:
     """A 3×3 convolution with a bias, and batch normalisation."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
     return conv, build_batch_norm(norm_cfg, out_channels)
@@ -45,16 +47,17 @@ class PatchEmbed(nn.Module):
         """Map images (B, 3, H, W) to (B, C, ceil(H / 4), ceil(W / 4))."""
         # In channels_last, heads are views and 1×1 convolutions run fastest.
         x = x.contiguous(memory_format=torch.channels_last)
-        conv, norm = self.proj[:2]
+        proj = [*self.proj]
+        conv, norm = proj[:2]
         x = call_normalising(norm, conv(x))
         for i in (2, 5, 8):
-            act, conv, norm = self.proj[i : i + 3]
+            act, conv, norm = proj[i : i + 3]
             x = call_normalising(norm, call_recomputing_input(conv, act(x), act, x))
         return x
 
     def fold(self) -> nn.Sequential:
         """What computes the same in evaluation: convolutions and GELUs only."""
-        proj = self.proj
+        proj: list[Any] = [*self.proj]
         layers: list[nn.Module] = [fold_batch_norm(*proj[:2])]
         for i in (2, 5, 8):
             act, conv, norm = proj[i : i + 3]
