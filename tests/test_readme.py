@@ -24,11 +24,12 @@ RUN = [
     *('docs/weights.md', 'docs/backbone.md', 'docs/export.md', 'docs/models.md'),
 ]
 # Pages that tell what was run elsewhere, on data or for a time that tests do not have,
-# or whose examples test_create_model.py and test_layer_decay.py cover.
+# or whose examples other tests cover: test_create_model.py, test_layer_decay.py and
+# test_panoptic.py.
 RECORDS = [
     *('docs/ablations.md', 'docs/attention_zoo.md', 'docs/benchmarks.md'),
     *('docs/rank_analysis.md', 'docs/recipes.md', 'docs/results.md'),
-    *('docs/layer_decay.md', 'docs/torch_alone.md'),
+    *('docs/layer_decay.md', 'docs/panoptic.md', 'docs/torch_alone.md'),
 ]
 PAGES = [*RUN, *RECORDS, 'CONTRIBUTING.md', 'CHANGELOG.md']
 TEXTS = {page: (ROOT / page).read_text(encoding='utf-8') for page in PAGES}
