@@ -304,7 +304,7 @@ def model_step(
     samples = [task.sample(size).to(condition.device) for _ in images]
 
     def run() -> object:
-        with DefaultScope.overwrite_default_scope(task.library):
+        with DefaultScope.overwrite_default_scope(task.package):
             if condition.mode == 'infer':
                 return model(images, samples, mode='predict')
             losses = model(images, samples, mode='loss')

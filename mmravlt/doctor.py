@@ -221,7 +221,7 @@ def _examine_libraries(report: Report) -> None:
 
     works = []
     for name in tasks.LIBRARIES:
-        uses = ', '.join(task.name for task in tasks.TASKS if task.library == name)
+        uses = ', '.join(task.name for task in tasks.TASKS if task.package == name)
         if not any(map(_distribution_version, _distributions()[name])) and not _found(
             name
         ):
@@ -298,7 +298,7 @@ def _distributions() -> dict[str, tuple[str, ...]]:
     """
     from . import tasks  # which imports torch, whose absence is said first
 
-    libraries = {task.library: task.distributions for task in tasks.TASKS}
+    libraries = {task.package: task.distributions for task in tasks.TASKS}
     return FOUNDATION | libraries
 
 

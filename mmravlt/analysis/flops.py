@@ -296,7 +296,7 @@ def _kind(model: nn.Module) -> tuple[Task, Callable]:
     for base in type(model).__mro__:
         if base.__name__ in known:
             return known[base.__name__]
-    names = ', '.join(f'{name} ({task.library})' for name, (task, _) in known.items())
+    names = ', '.join(f'{name} ({task.package})' for name, (task, _) in known.items())
     raise FlopsError(
         f'the model is a {type(model).__name__}; models of these kinds are counted '
         f'here: {names}.'

@@ -25,7 +25,7 @@ __all__ = [
 #: Where a library has several, the later ones are special cases.
 TASKS = (DETECTION, SEGMENTATION, CLASSIFICATION, PANOPTIC)
 #: Packages that the tasks come from.
-LIBRARIES = tuple(dict.fromkeys(task.library for task in TASKS))
+LIBRARIES = tuple(dict.fromkeys(task.package for task in TASKS))
 
 
 def of(cfg: Config) -> Task:
@@ -36,7 +36,7 @@ def of(cfg: Config) -> Task:
     """
     scope = cfg.get('default_scope')
     for task in reversed(TASKS):
-        if task.library == scope and task.recognises(cfg):
+        if task.package == scope and task.recognises(cfg):
             return task
     raise TaskError(
         f'the config must have a default_scope out of {", ".join(LIBRARIES)} (it has '

@@ -46,7 +46,7 @@ class Task:
 
     Attributes:
         name (str): as people call it.
-        library (str): the package that has its models, which is the
+        package (str): the one that has its models, which is the
             ``default_scope`` of their configs.
         distributions (tuple[str]): by which names pip may have installed that.
         layout (str): of the folder that ``--data`` takes, for its help.
@@ -73,7 +73,7 @@ class Task:
     """
 
     name: str
-    library: str
+    package: str
     distributions: tuple[str, ...]
     layout: str
     use_data: Callable[[Config, Path, bool], None]

@@ -216,7 +216,7 @@ def make_sample(size: tuple[int, int]):
 
 CLASSIFICATION = Task(
     name='classification',
-    library='mmpretrain',
+    package='mmpretrain',
     distributions=('mmpretrain', 'onedl-mmpretrain'),
     layout='train/<class>/ and val/<class>/',
     use_data=use_classification_data,

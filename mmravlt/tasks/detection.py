@@ -225,7 +225,7 @@ def make_sample(size: tuple[int, int]):
 
 DETECTION = Task(
     name='detection and instance segmentation',
-    library='mmdet',
+    package='mmdet',
     distributions=('mmdet', 'onedl-mmdetection'),
     layout='COCO-style (annotations/instances_{train,val}*.json and image folders)',
     use_data=use_detection_data,

@@ -271,7 +271,7 @@ def make_sample(size: tuple[int, int]):
 
 PANOPTIC = Task(
     name='panoptic segmentation',
-    library=DETECTION.library,
+    package=DETECTION.package,
     distributions=DETECTION.distributions,
     layout="COCO's (annotations/panoptic_{train,val}*.json, a folder of PNGs with the "
     'same name beside each, and image folders)',

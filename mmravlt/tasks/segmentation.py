@@ -374,7 +374,7 @@ def make_sample(size: tuple[int, int]):
 
 SEGMENTATION = Task(
     name='semantic segmentation',
-    library='mmseg',
+    package='mmseg',
     distributions=('mmsegmentation', 'onedl-mmsegmentation'),
     layout='images/{train,val}, annotations/{train,val} (PNGs of class indices, 255 '
     'is ignored) and classes.txt (a name per line), or a copy of ADE20K',
