@@ -14,9 +14,10 @@ from torch import nn
 
 from . import tasks
 from .checkpoint import CheckpointError, load_file
+from .data.files import IMAGE_SUFFIXES
+from .data.images import image_size
 from .inference import optimize_for_inference
 from .tasks.config import dicts, innermost_dataset, palette
-from .tasks.files import IMAGE_SUFFIXES, image_size
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='train and test on the data in this folder, with its classes. For '
         + '. For '.join(f'{task.name}: {task.layout}' for task in tasks.TASKS),
     )
+    add_data_options(parser)
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision (fp16)'
     )
@@ -43,6 +45,38 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--local_rank', '--local-rank', action=_SetLocalRank, help=argparse.SUPPRESS
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be chosen about the data of ``--data``."""
+    parser.add_argument(
+        '--val-fraction',
+        type=float,
+        metavar='F',
+        help='of --data without a validation part: which fraction of the images is for '
+        'validation, chosen by chance but the same each time',
+    )
+    parser.add_argument(
+        '--no-check',
+        action='store_true',
+        help='trust the files of --data and the values in them',
+    )
+    parser.add_argument(
+        '--bit-depth',
+        type=int,
+        choices=(8, 10, 12, 14, 16),
+        help='how many bits of images with more than 8 per value are in use; found out '
+        'from the images by default',
+    )
+
+
+def data_options(args: argparse.Namespace) -> dict:
+    """The options of :func:`add_data_options` as :class:`DataOptions` names them."""
+    return dict(
+        val_fraction=args.val_fraction,
+        check=not args.no_check,
+        bit_depth=args.bit_depth,
     )
 
 
@@ -155,7 +189,11 @@ def name_classes(meta: dict, cfg: Config) -> dict:
 
 
 def read_config(
-    path: str, options: dict | None = None, data: str | None = None, training=False
+    path: str,
+    options: dict | None = None,
+    data: str | None = None,
+    training: bool = False,
+    data_options: dict | None = None,
 ) -> Config:
     """Read a config and change it as the command line says.
 
@@ -166,13 +204,19 @@ def read_config(
         options (dict | None): of ``--cfg-options``; they have the last word.
         data (str | None): the folder of ``--data``.
         training (bool): whether that must have training data.
+        data_options (dict | None): of :class:`mmravlt.data.DataOptions`.
     """
     if not Path(path).is_file():
         raise SystemExit(f'error: there is no config file {path}')
     cfg = Config.fromfile(path)
     if data:
         with exit_on(tasks.DataError):
-            tasks.use_custom_data(cfg, data, training)
+            prepared = tasks.use_custom_data(
+                cfg, data, training, **(data_options or {})
+            )
+        if int(os.environ.get('RANK', 0)) == 0:
+            for note in prepared.notes:
+                print(f'--data: {note}')
     if options:
         cfg.merge_from_dict(options)
     return cfg
@@ -186,7 +230,8 @@ def read_run_config(args: argparse.Namespace, training: bool) -> Config:
             :func:`add_common_arguments`.
         training (bool): whether ``--data`` must have training data.
     """
-    cfg = read_config(args.config, args.cfg_options, args.data, training)
+    options = data_options(args)
+    cfg = read_config(args.config, args.cfg_options, args.data, training, options)
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir

@@ -1,5 +1,6 @@
 import os
 import random
+import tempfile
 from importlib import metadata
 
 import numpy as np
@@ -9,6 +10,10 @@ import torch
 if not torch.cuda.is_available():
     # Triton reads this once, when it is imported: its kernels then run on the CPU.
     os.environ.setdefault('TRITON_INTERPRET', '1')
+
+# What is found about data is kept here, not in the user's cache.
+_CACHE = tempfile.TemporaryDirectory(prefix='mmravlt-tests-')
+os.environ['MMRAVLT_CACHE'] = _CACHE.name
 
 import mmravlt  # noqa: E402, F401  (first: mmdet cannot be imported without its ops)
 

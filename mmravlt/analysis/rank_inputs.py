@@ -14,11 +14,12 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from mmravlt.data import DataError
+from mmravlt.data.files import IMAGE_SUFFIXES, list_files, need_folder
+from mmravlt.data.images import image_size
 from mmravlt.openmmlab.device import adapt_to_device
 from mmravlt.openmmlab.weight_remapping import needs_all_weights
-from mmravlt.tasks import DataError
 from mmravlt.tasks.config import dicts, innermost_dataset, type_name
-from mmravlt.tasks.files import IMAGE_SUFFIXES, image_size, list_files, need_folder
 
 
 def build_model(cfg: Config, checkpoint: str | None, seed: int = 0) -> nn.Module:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .base import DataError, Task, TaskError
+from ..data import DataError, DataOptions, Prepared
+from .base import Task, TaskError
 from .classification import CLASSIFICATION
 from .detection import DETECTION
 from .panoptic import PANOPTIC
@@ -44,18 +45,24 @@ def of(cfg: Config) -> Task:
     )
 
 
-def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
+def use_custom_data(
+    cfg: Config, folder: str, training: bool = True, **options
+) -> Prepared:
     """Make ``cfg`` train and evaluate on the data in ``folder``.
 
-    The layout of the folder goes by the task of the config; each is described in the
-    file of the task. Classes, every head's ``num_classes``, datasets and evaluators
-    follow the folder; the pipelines and the schedule stay the config's.
+    The layout of the folder goes by the task of the config. Classes, every head's
+    ``num_classes``, datasets and evaluators follow the folder; the pipelines and the
+    schedule stay the config's.
 
     Args:
         cfg (Config): config of a model of any of the tasks, changed in place.
         folder (str): the data.
         training (bool): False leaves the training data alone, which the folder
             then need not have.
+        options: of :class:`mmravlt.data.DataOptions`.
+
+    Returns:
+        Prepared: what was found.
 
     Raises:
         DataError: if the config cannot take other data or the folder is not
@@ -67,6 +74,7 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
         raise DataError(
             f'--data: {error}; set its data paths with --cfg-options instead.'
         ) from None
+    splits = ('train', 'val') if training else ('val',)
     used = ('train_dataloader', 'val_dataloader') if training else ('test_dataloader',)
     for loader in used:
         if not cfg.get(loader):
@@ -74,4 +82,4 @@ def use_custom_data(cfg: Config, folder: str, training: bool = True) -> None:
     root = Path(folder).resolve()
     if not root.is_dir():
         raise DataError(f'--data {folder}: there is no such folder.')
-    task.use_data(cfg, root, training)
+    return task.use_data(cfg, root, DataOptions(splits=splits, **options))

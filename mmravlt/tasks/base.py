@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data import DataOptions, Prepared
+
 if TYPE_CHECKING:  # nothing here needs MMEngine before there is a config
     from mmengine.config import Config
-
-
-class DataError(ValueError):
-    """The data folder is not what is needed; the message says what to fix."""
 
 
 class TaskError(ValueError):
@@ -50,9 +48,11 @@ class Task:
             ``default_scope`` of their configs.
         distributions (tuple[str]): by which names pip may have installed that.
         layout (str): of the folder that ``--data`` takes, for its help.
-        use_data (Callable): ``(cfg, root, training)`` makes a config train and
-            evaluate on the data in a folder, with its classes; raises DataError.
-            Without ``training``, no training data is needed.
+        prepare (Callable): ``(root, options)`` finds, reads and checks the data in a
+            folder; raises DataError.
+        use_data (Callable): ``(cfg, root, options)`` makes a config train and evaluate
+            on the data in a folder, with its classes, and returns what ``prepare``
+            does; raises DataError. What ``options.splits`` lacks is not needed.
         build_inferencer (Callable): ``(cfg, device)`` gives the library's own
             inferencer, with initial weights.
         predict (Callable): ``(inferencer, image, score_thr)`` gives the Prediction
@@ -76,7 +76,8 @@ class Task:
     package: str
     distributions: tuple[str, ...]
     layout: str
-    use_data: Callable[[Config, Path, bool], None]
+    prepare: Callable[[Path, DataOptions], Prepared]
+    use_data: Callable[[Config, Path, DataOptions], Prepared]
     build_inferencer: Callable[[Config, str], Any]
     predict: Callable[[Any, Path, float], Prediction]
     draw_tests: Callable[[Config, str], None]

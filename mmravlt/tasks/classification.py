@@ -9,48 +9,45 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .base import DataError, Prediction, Task, sample_meta
-from .config import dicts, replace_dataset, set_num_classes, type_name, used_datasets
-from .files import (
-    IMAGE_SUFFIXES,
-    check_files,
-    image_size,
-    is_first_process,
-    list_files,
-    need_folder,
+from ..data import DataError, DataOptions, Prepared
+from ..data.classification import prepare_classes
+from ..data.files import IMAGE_SUFFIXES
+from ..data.images import image_size
+from .base import Prediction, Task, sample_meta
+from .config import (
+    dicts,
+    relative_path,
+    replace_dataset,
+    set_num_classes,
+    type_name,
+    used_datasets,
 )
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
 
-def use_classification_data(cfg: Config, root: Path, training: bool) -> None:
+def use_classification_data(cfg: Config, root: Path, options: DataOptions) -> Prepared:
     """Make the config of a classifier use folders of images.
 
     Args:
         cfg (Config): changed in place.
-        root (Path): holds ``train/<class>/…`` and ``val/<class>/…``. The classes
-            are the sorted names of the folders in ``train``, or in ``val``
-            where there is no ``train``.
-        training (bool): whether the training split must be there.
+        root (Path): in a layout of :mod:`mmravlt.data.classification`.
+        options (DataOptions): what is needed of it.
+
+    Returns:
+        Prepared: what was found.
 
     Raises:
         DataError: if the config does not fit or the folder lacks something.
     """
+    training = 'train' in options.splits
     datasets = used_datasets(cfg, training)
     _check_config(cfg, datasets)
-    classes = read_class_names(root / 'val')
-    if training or (root / 'train').is_dir():
-        val_classes, classes = classes, read_class_names(root / 'train')
-        _check_same_classes(root, classes, val_classes)
-    if len(classes) < 2:
-        raise DataError(
-            f'{root} has the one class {classes[0]!r}; a classifier tells at least two '
-            'apart.'
-        )
-    check_images(root / 'val', ())
+    data = prepare_classes(root, options)
+    classes = tuple(data.classes)
     if training:
-        images = check_images(root / 'train', classes)
+        images = data.splits['train']['images']
         loader = cfg.train_dataloader
         if images < loader.get('batch_size', 1) * int(os.environ.get('WORLD_SIZE', 1)):
             loader.drop_last = False  # the only batch is an incomplete one
@@ -75,11 +72,12 @@ def use_classification_data(cfg: Config, root: Path, training: bool) -> None:
                 type='CustomDataset',
                 metainfo=dict(classes=classes),
                 data_root=str(root),
-                data_prefix=split,
+                data_prefix=relative_path(data.splits[split]['folder'], root),
                 with_label=True,
                 extensions=IMAGE_SUFFIXES,
             ),
         )
+    return data
 
 
 def _check_config(cfg: Config, datasets: list[tuple[dict, str]]) -> None:
@@ -98,69 +96,6 @@ def _check_config(cfg: Config, datasets: list[tuple[dict, str]]) -> None:
                 f'config (for {type_name(dataset)}) has no LoadImageFromFile; use a '
                 'config for ImageNet.'
             )
-
-
-def read_class_names(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the folders in ``folder``."""
-    need_folder(folder, 'with one subfolder per class')
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if not names:
-        raise DataError(
-            f'{folder} holds no folders; it must have one for each class, with the '
-            'images of that class.'
-        )
-    hidden = [name for name in names if name.startswith('.')]
-    if hidden:  # mmpretrain would count it too
-        raise DataError(
-            f'{folder} holds the hidden folder {hidden[0]}, which would count as a '
-            'class; remove it.'
-        )
-    return tuple(names)
-
-
-def _check_same_classes(
-    root: Path, classes: tuple[str, ...], val_classes: tuple[str, ...]
-) -> None:
-    """mmpretrain numbers the folders of each split on their own."""
-    for name in val_classes:
-        if name not in classes:
-            raise DataError(
-                f'{root / "val"} has the class {name!r}, but {root / "train"} does '
-                'not; add training images of it or remove the folder.'
-            )
-    for name in classes:
-        if name not in val_classes:
-            raise DataError(
-                f'{root / "train"} has the class {name!r}, but {root / "val"} does '
-                'not; make that folder, empty if there are no images to score it on.'
-            )
-
-
-def check_images(folder: Path, needed: tuple[str, ...]) -> int:
-    """Check that the images of one split can be opened, and count them.
-
-    Args:
-        folder (Path): holds one folder per class.
-        needed (tuple[str]): classes that must have images.
-
-    Raises:
-        DataError: names the first file that is no image, or the first class
-            without one.
-    """
-    files = [name for name in list_files(folder, IMAGE_SUFFIXES) if '/' in name]
-    filled = {name.split('/')[0] for name in files}
-    for name in needed:
-        if name not in filled:
-            raise DataError(
-                f'{folder / name} has no images ({", ".join(IMAGE_SUFFIXES)}); add '
-                'some or remove the class from train and val.'
-            )
-    if not filled:
-        raise DataError(f'{folder} has no images ({", ".join(IMAGE_SUFFIXES)}).')
-    if is_first_process():
-        paths = [folder / name for name in files]
-        check_files(image_size, paths, f'images in {folder}')
-    return len(files)
 
 
 def _at_most(topk: int | tuple[int, ...], count: int) -> int | tuple[int, ...]:
@@ -219,6 +154,7 @@ CLASSIFICATION = Task(
     package='mmpretrain',
     distributions=('mmpretrain', 'onedl-mmpretrain'),
     layout='train/<class>/ and val/<class>/',
+    prepare=prepare_classes,
     use_data=use_classification_data,
     build_inferencer=build_inferencer,
     predict=predict,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import colorsys
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .base import DataError
+from ..data import DataError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -115,3 +117,8 @@ def palette(count: int) -> list[tuple[int, int, int]]:
     golden = 0.618  # steps by the golden ratio spread hues evenly for any count
     colours = (colorsys.hsv_to_rgb(i * golden % 1, 0.8, 1.0) for i in range(count))
     return [tuple(round(255 * c) for c in colour) for colour in colours]
+
+
+def relative_path(path: str, root: Path) -> str:
+    """A path as configs have it beside ``data_root``: from there, if it is below."""
+    return os.path.relpath(path, root) if Path(path).is_relative_to(root) else path

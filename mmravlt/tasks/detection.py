@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .base import DataError, Prediction, Task, TaskError, sample_meta
-from .coco import (
-    CATEGORIES,
-    IMAGES,
-    CocoSplit,
-    find_annotations,
-    find_image_dir,
-    read_tables,
-    use_coco,
-)
+from ..data import DataError, DataOptions, Prepared
+from ..data.detection import prepare_objects
+from .base import Prediction, Task, TaskError, sample_meta
+from .coco import use_coco
 from .config import dicts, set_num_classes
 
 if TYPE_CHECKING:
@@ -28,24 +22,17 @@ if TYPE_CHECKING:
 NUM_PROPOSALS = 1000  # for each box head whose costs are counted
 NUM_MASKS = 100  # for each mask head
 
-OBJECTS = dict(
-    id=int | str,
-    image_id=int | str,
-    category_id=int | str,
-    bbox=list,
-    area=Real,
-    iscrowd=int,
-)
 
-
-def use_detection_data(cfg: Config, root: Path, training: bool) -> None:
-    """Make the config of a detector use a COCO-style folder.
+def use_detection_data(cfg: Config, root: Path, options: DataOptions) -> Prepared:
+    """Make the config of a detector use the objects in a folder.
 
     Args:
         cfg (Config): changed in place.
-        root (Path): holds ``annotations/instances_{train,val}*.json`` and, beside
-            ``annotations``, the folders of images.
-        training (bool): whether the training split must be there.
+        root (Path): in one of the layouts of :mod:`mmravlt.data.detection`.
+        options (DataOptions): what is needed of it; the config decides on masks.
+
+    Returns:
+        Prepared: what was found.
 
     Raises:
         DataError: if the config does not fit or the folder lacks something.
@@ -56,82 +43,17 @@ def use_detection_data(cfg: Config, root: Path, training: bool) -> None:
                 f'--data does not know panoptic heads such as {node.get("type")}, '
                 'which count things and stuff; set their class counts in a config.'
             )
+    training = 'train' in options.splits
     used = ('train_dataloader', 'val_dataloader') if training else ('test_dataloader',)
     steps = dicts([cfg[loader] for loader in used])
     needs_masks = any(step.get('with_mask') for step in steps)
-    val = use_coco(
-        cfg,
-        root,
-        training,
-        lambda root, split: read_split(root, split, needs_masks),
-        'CocoDataset',
-        dict(type='CocoMetric', metric=['bbox', 'segm'] if needs_masks else ['bbox']),
+    data = prepare_objects(root, replace(options, masks=needs_masks))
+    metric = dict(
+        type='CocoMetric', metric=['bbox', 'segm'] if needs_masks else ['bbox']
     )
-    set_num_classes(cfg, len(val.metainfo['classes']))
-
-
-def read_split(root: Path, split: str, needs_masks: bool) -> CocoSplit:
-    """Find and check one split of a COCO-style folder.
-
-    Args:
-        root (Path): the folder that holds ``annotations``.
-        split (str): 'train' or 'val'.
-        needs_masks (bool): whether each object must have a segmentation.
-
-    Returns:
-        CocoSplit: what was found.
-
-    Raises:
-        DataError: says what was looked for and where.
-    """
-    ann_file = find_annotations(root, 'instances', split)
-    layout = dict(images=IMAGES, annotations=OBJECTS, categories=CATEGORIES)
-    content = read_tables(ann_file, layout)
-    _check_objects(ann_file, content, needs_masks)
-    if split == 'train' and all(row['iscrowd'] for row in content['annotations']):
-        raise DataError(
-            f'{ann_file} has no annotations but crowds, so nothing can be learnt.'
-        )
-    names = [image['file_name'] for image in content['images']]
-    image_dir = find_image_dir(root, ann_file, split, names)
-    classes = tuple(category['name'] for category in content['categories'])
-    return CocoSplit(ann_file, dict(img=image_dir), dict(classes=classes))
-
-
-def _check_objects(ann_file: Path, content: dict, needs_masks: bool) -> None:
-    """Every object must have a box, and a known image and category."""
-    images = {row['id'] for row in content['images']}
-    categories = {row['id'] for row in content['categories']}
-    for row in content['annotations']:
-        place = f'{ann_file}: the annotation with id {row["id"]} has'
-        if row['image_id'] not in images:
-            raise DataError(
-                f"{place} image_id {row['image_id']!r}, which is not in 'images'."
-            )
-        if row['category_id'] not in categories:
-            raise DataError(
-                f'{place} category_id {row["category_id"]!r}, which is not in '
-                "'categories'."
-            )
-        box = row['bbox']
-        if len(box) != 4 or not all(isinstance(x, Real) for x in box):
-            raise DataError(f'{place} bbox {box!r}; give [x, y, width, height].')
-        if needs_masks and not _is_segmentation(row.get('segmentation')):
-            raise DataError(
-                f"{place} no 'segmentation' (polygons or a run-length code), which "
-                "this config's mask head learns from; use a config without masks."
-            )
-
-
-def _is_segmentation(value) -> bool:
-    """Whether it is what COCO keeps: polygons of 3 or more points, or an RLE."""
-    if isinstance(value, dict):
-        return {'counts', 'size'} <= value.keys()
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(part, list) and len(part) >= 6 for part in value)
-    )
+    use_coco(cfg, root, training, data, 'CocoDataset', metric)
+    set_num_classes(cfg, len(data.classes))
+    return data
 
 
 def build_inferencer(cfg: Config, device: str):
@@ -228,6 +150,7 @@ DETECTION = Task(
     package='mmdet',
     distributions=('mmdet', 'onedl-mmdetection'),
     layout='COCO-style (annotations/instances_{train,val}*.json and image folders)',
+    prepare=prepare_objects,
     use_data=use_detection_data,
     build_inferencer=build_inferencer,
     predict=predict,

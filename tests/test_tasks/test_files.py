@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
+from mmravlt.data.images import image_size
 from mmravlt.tasks import DataError
-from mmravlt.tasks.files import image_size
 
 
 @pytest.mark.parametrize('suffix', ['png', 'webp', 'tiff'])

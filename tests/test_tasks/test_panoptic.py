@@ -265,10 +265,10 @@ def test_a_wrong_folder_ends_with_one_sentence(message, data):
 
 def test_data_of_the_other_kind_is_named(shapes, tmp_path):
     detector = Config.fromfile(config_path('mmdet/mask_rcnn_ravlt_t_1x.py'))
-    with pytest.raises(DataError, match='panoptic_val.json, which holds things and st'):
+    with pytest.raises(DataError, match='panoptic_train.json, which holds things and'):
         use_custom_data(detector, str(shapes))
     write_shapes(tmp_path, num_train=1, num_val=1, size=64)
-    with pytest.raises(DataError, match='instances_val.json, which holds objects, for'):
+    with pytest.raises(DataError, match='instances_train.json, which holds objects,'):
         use_custom_data(panoptic_fpn(), str(tmp_path))
 
 

@@ -159,12 +159,3 @@ def test_a_damaged_folder_gets_one_sentence_that_names_the_place(damage, data):
     with pytest.raises(DataError, match=message) as caught:
         use_custom_data(upernet(), str(data))
     assert '\n' not in str(caught.value)
-
-
-def test_only_the_first_of_several_processes_reads_all_maps(data, monkeypatch):
-    set_pixel(3)(data)
-    monkeypatch.setenv('RANK', '1')
-    use_custom_data(upernet(), str(data))
-    monkeypatch.setenv('RANK', '0')
-    with pytest.raises(DataError, match='holds the value 3'):
-        use_custom_data(upernet(), str(data))

@@ -1,0 +1,56 @@
+"""What all tasks ask of data, and what they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+class DataError(ValueError):
+    """The data is not what is needed; the message says what to fix."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a user may choose about data.
+
+    Attributes:
+        splits (tuple[str]): what is needed, of 'train' and 'val'.
+        masks (bool | None): of objects: whether each must have a mask; None asks for
+            them only where some object has one.
+        check (bool): whether values and files are checked; layouts always are.
+        val_fraction (float | None): how much of the images without a split of their
+            own is for validation, between 0 and 1.
+        seed (int): of the random choice of those.
+        bit_depth (int | None): of images with more than 8 bits per value, how many are
+            in use; None takes the smallest of 8, 10, 12, 14 and 16 that holds all.
+    """
+
+    splits: tuple[str, ...] = ('train', 'val')
+    masks: bool | None = None
+    check: bool = True
+    val_fraction: float | None = None
+    seed: int = 0
+    bit_depth: int | None = None
+
+
+@dataclass
+class Prepared:
+    """Data that was found and made ready. JSON can hold all of it.
+
+    Attributes:
+        layout (str): as people call it, such as 'COCO'.
+        classes (list[str]): names in the order of their indices.
+        splits (dict[str, dict]): by 'train' and 'val', whatever the task needs to find
+            the data, and ``images``, their number.
+        notes (list[str]): what a user should know, a sentence each.
+        bit_depth (int): how many bits of the images' values are in use.
+        things (int | None): of panoptic data: how many of the classes, the first ones,
+            are things.
+    """
+
+    layout: str
+    classes: list[str]
+    splits: dict[str, dict]
+    notes: list[str] = field(default_factory=list)
+    bit_depth: int = 8
+    things: int | None = None

@@ -1,0 +1,38 @@
+"""Which part of data without splits of its own is for validation."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from .base import DataError, DataOptions
+
+
+def choose_validation(count: int, root: Path, options: DataOptions) -> list[int]:
+    """Choose some of ``count`` images, the same ones each time.
+
+    Args:
+        count (int): number of images.
+        root (Path): the folder that they are in, for messages.
+        options (DataOptions): with ``val_fraction`` and ``seed``.
+
+    Returns:
+        list[int]: sorted indices, at least one of them, and not all.
+
+    Raises:
+        DataError: if no fraction was given or there are fewer than two images.
+    """
+    fraction = options.val_fraction
+    if fraction is None:
+        raise DataError(
+            f'{root} has no validation part; add one, or let a part of the images be '
+            'it with --val-fraction 0.2.'
+        )
+    if not 0 < fraction < 1:
+        raise DataError(f'--val-fraction must be between 0 and 1; it is {fraction}.')
+    if count < 2:
+        raise DataError(
+            f'{root} has {count} image(s), which cannot be split in two parts; add more.'
+        )
+    chosen = min(max(round(count * fraction), 1), count - 1)
+    return sorted(random.Random(options.seed).sample(range(count), chosen))
