@@ -32,7 +32,7 @@ def choose_validation(count: int, root: Path, options: DataOptions) -> list[int]
         raise DataError(f'--val-fraction must be between 0 and 1; it is {fraction}.')
     if count < 2:
         raise DataError(
-            f'{root} has {count} image(s), which cannot be split in two parts; add more.'
+            f'{root} has {count} image(s), which cannot be split in two; add more.'
         )
     chosen = min(max(round(count * fraction), 1), count - 1)
     return sorted(random.Random(options.seed).sample(range(count), chosen))
