@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 from .base import DataError, DataOptions
 from .findings import Findings
+from .sizes import check_size_types, check_sizes, check_twice
+from .values import check_values
 
 
 @dataclass
@@ -28,55 +29,136 @@ class ObjectTables:
 
 
 def check_objects(
-    tables: ObjectTables, split: str, options: DataOptions, findings: Findings
+    tables: ObjectTables,
+    split: str,
+    options: DataOptions,
+    findings: Findings,
+    sizes: list,
 ) -> None:
     """Check the objects of a split, and mend what has one right answer, in place.
+
+    An object that training cannot use is taken out of the tables, so that it is not
+    scored either: what finds all objects that are left scores 1. Crowds, and objects
+    with ``ignore``, which become crowds, stay: they are not learnt, and what is found
+    there is not scored.
 
     Args:
         tables (ObjectTables): of the split; ``changed`` is set where they are mended.
         split (str): 'train' or 'val'.
-        options (DataOptions): with ``masks``.
+        options (DataOptions): with ``masks``; without ``check``, values are taken as
+            they are, and only what no reader can do without is filled in.
         findings (Findings): what is left out or mended is counted there.
+        sizes (list): of the images' files, as :func:`check_sizes` takes them.
 
     Raises:
-        DataError: names the first annotation that is wrong, or says why nothing is
-            left of the split.
+        DataError: names the first image or annotation that is wrong, or says why
+            nothing is left of the split.
     """
     source, content = tables.source, tables.content
-    images = {row['id'] for row in content['images']}
+    images, rows = content['images'], content['annotations']
+    check_categories(source, content['categories'])
+    check_twice(source, images)
+    check_size_types(source, images)
+    tables.changed |= check_sizes(source, images, sizes, split, findings)
+    _check_ids(source, content)
+    numbers = {image['id']: i for i, image in enumerate(images)}
     categories = {row['id'] for row in content['categories']}
-    for row in content['annotations']:
-        place = f'{source}: the annotation with id {row["id"]} has'
-        if row['image_id'] not in images:
-            raise DataError(
-                f"{place} image_id {row['image_id']!r}, which is not in 'images'."
-            )
-        if row['category_id'] not in categories:
-            raise DataError(
-                f'{place} category_id {row["category_id"]!r}, which is not in '
-                "'categories'."
-            )
-        box = row['bbox']
-        if len(box) != 4 or not all(isinstance(x, Real) for x in box):
-            raise DataError(f'{place} bbox {box!r}; give [x, y, width, height].')
-        if options.masks and not _is_segmentation(row.get('segmentation')):
-            raise DataError(
-                f"{place} no 'segmentation' (polygons or a run-length code), which "
-                "this config's mask head learns from; use a config without masks."
-            )
-    if all(row['iscrowd'] for row in content['annotations']):
-        raise DataError(
-            f'{source} has no annotations but crowds, so nothing can be learnt or '
-            'scored.'
-        )
+    for row in rows:
+        for key, known, table in (
+            ('image_id', numbers, 'images'),
+            ('category_id', categories, 'categories'),
+        ):
+            if row[key] not in known:
+                _refuse_reference(tables, row, key, known, table)
+    if options.check:
+        places = [numbers[row['image_id']] for row in rows]
+        check_values(tables, split, options.masks, findings, places)
+    else:
+        _fill_in(tables)
+    _number(tables, split, findings)
 
 
-def _is_segmentation(value) -> bool:
-    """Whether it is what COCO keeps: polygons of 3 or more points, or an RLE."""
-    if isinstance(value, dict):
-        return {'counts', 'size'} <= value.keys()
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(part, list) and len(part) >= 6 for part in value)
+def check_categories(source: Path, categories: list[dict]) -> None:
+    """Raise DataError if classes have no name, or one that another has, too."""
+    seen: dict[str, object] = {}
+    for row in categories:
+        name = row['name'].strip()
+        if not name:
+            raise DataError(
+                f'{source} has an empty name for the category with id {row["id"]!r}; '
+                'name it.'
+            )
+        if name in seen:
+            raise DataError(
+                f'{source} names the category {name!r} twice, with the ids '
+                f'{seen[name]!r} and {row["id"]!r}; give each a name of its own.'
+            )
+        seen[name] = row['id']
+
+
+def _check_ids(source: Path, content: dict) -> None:
+    """Raise DataError if ids of images or categories are of several types.
+
+    Scoring sorts them, which makes all text where one is.
+    """
+    for table in ('images', 'categories'):
+        ids = [row['id'] for row in content[table]]
+        if len(set(map(type, ids))) > 1:
+            other = next(i for i in ids if type(i) is not type(ids[0]))
+            raise DataError(
+                f'{source} has the ids {ids[0]!r} and {other!r} in {table!r}; make all '
+                'of them numbers, or all text.'
+            )
+
+
+def _refuse_reference(
+    tables: ObjectTables, row: dict, key: str, known, table: str
+) -> None:
+    """Raise the error for an annotation of an unknown image or category."""
+    value = row[key]
+    text = (
+        f'{tables.source}: the annotation with id {row.get("id")!r} has {key} '
+        f'{value!r}, which is not in {table!r}'
     )
+    twin = next((other for other in known if str(other) == str(value)), None)
+    if twin is not None:
+        text += f', where {twin!r} is of another type; write both alike'
+    raise DataError(f'{text}.')
+
+
+def _fill_in(tables: ObjectTables) -> None:
+    """Give annotations the keys that no reader can do without."""
+    for row in tables.content['annotations']:
+        if row.get('iscrowd') is None:
+            row['iscrowd'] = 0
+            tables.changed = True
+        if row.get('area') is None:
+            row['area'] = row['bbox'][2] * row['bbox'][3]
+            tables.changed = True
+
+
+def _number(tables: ObjectTables, split: str, findings: Findings) -> None:
+    """Number annotations anew unless all have a number of their own, from 1 on.
+
+    Scoring takes the id 0 for no match, and keeps ids as numbers.
+    """
+    rows = tables.content['annotations']
+    seen = set()
+    wrong = []
+    for row in rows:
+        number = row.get('id')
+        if type(number) is not int or number < 1 or number in seen:
+            wrong.append(row)
+        else:
+            seen.add(number)
+    if not wrong:
+        return
+    findings.add(
+        split,
+        'annotations have no id of their own above 0; all are numbered anew',
+        f'id {wrong[0].get("id")!r}',
+        len(wrong),
+    )
+    for number, row in enumerate(rows, 1):
+        row['id'] = number
+    tables.changed = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from numbers import Real
 from pathlib import Path
 
 from ..base import DataError
@@ -18,16 +17,9 @@ KINDS = dict(
 )
 
 # What the tables of all kinds of annotation files must hold, and of which type.
-IMAGES = dict(id=int | str, file_name=str, height=Real, width=Real)
+IMAGES = dict(id=int | str, file_name=str)
 CATEGORIES = dict(id=int | str, name=str)
-OBJECTS = dict(
-    id=int | str,
-    image_id=int | str,
-    category_id=int | str,
-    bbox=list,
-    area=Real,
-    iscrowd=int,
-)
+OBJECTS = dict(image_id=int | str, category_id=int | str)
 
 
 def find_coco(root: Path) -> str | None:

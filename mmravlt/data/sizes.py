@@ -1,0 +1,128 @@
+"""The sizes of images: what annotation files say of them, and what the files have."""
+
+from __future__ import annotations
+
+import os
+from numbers import Real
+from pathlib import Path
+
+from .base import DataError
+from .findings import Findings
+
+SMALLEST = 32  # filter_cfg.min_size in mmdet's configs
+
+
+def check_sizes(
+    source: Path, images: list[dict], sizes: list, split: str, findings: Findings
+) -> bool:
+    """Check ``width`` and ``height`` of COCO's images against their files.
+
+    What is missing is taken from the files, in place.
+
+    Args:
+        source (Path): the file or folder that messages name.
+        images (list[dict]): COCO's table.
+        sizes (list): of each image, ``(shown, stored)``: width and height as it is
+            shown, and as it is stored, where EXIF turns it; None where its file was
+            not opened.
+        split (str): 'train' or 'val'.
+        findings (Findings): counts what was taken from the files.
+
+    Returns:
+        bool: whether something was.
+
+    Raises:
+        DataError: for the first image whose file is of another size.
+    """
+    changed = False
+    for image, size in zip(images, sizes, strict=True):
+        if size is None:
+            continue
+        shown, stored = size
+        said = (image.get('width'), image.get('height'))
+        if said == shown and type(said[0]) is type(said[1]) is int:
+            continue
+        if None not in said and said != shown:
+            _refuse(f'{source}: the image {image["file_name"]!r}', said, shown, stored)
+        reason = (
+            'images have no whole numbers for width and height, taken from the file'
+        )
+        findings.add(split, reason, f'{image["file_name"]!r}: {said[0]!r}×{said[1]!r}')
+        image['width'], image['height'] = map(int, shown)
+        changed = True
+    return changed
+
+
+def _refuse(place: str, said: tuple, shown: tuple, stored: tuple) -> None:
+    """Raise the error for an image whose file is of another size."""
+    text = (
+        f'{place} is {said[0]}×{said[1]} pixels there, but its file is '
+        f'{shown[0]}×{shown[1]}'
+    )
+    if said == stored:
+        raise DataError(
+            f'{text} when it is turned as its EXIF orientation says, which training '
+            'does; save it turned and without EXIF, and turn its annotations, too.'
+        )
+    if said == shown[::-1]:
+        raise DataError(f'{text}; width and height have changed places.')
+    raise DataError(
+        f'{text}; scale its annotations with the image, or use the image that was '
+        'annotated.'
+    )
+
+
+def check_size_types(source: Path, images: list[dict]) -> None:
+    """Raise DataError for an image whose size is neither missing nor two numbers."""
+    for image in images:
+        for key in ('width', 'height'):
+            value = image.get(key)
+            if value is not None and not isinstance(value, Real):
+                raise DataError(
+                    f'{source}: the image {image["file_name"]!r} has {key} {value!r}; '
+                    'give pixels.'
+                )
+
+
+def check_small(
+    source: Path, images: list[dict], split: str, findings: Findings
+) -> set:
+    """Count images that training leaves out because they are small.
+
+    Args:
+        source (Path): the file or folder that messages name.
+        images (list[dict]): COCO's table.
+        split (str): 'train' or 'val'; small images are scored like others.
+        findings (Findings): counts them.
+
+    Returns:
+        set: their ids.
+
+    Raises:
+        DataError: if no others are left.
+    """
+    if split != 'train':
+        return set()
+    small = [x for x in images if min(x['width'], x['height']) < SMALLEST]
+    if small:
+        example = '{file_name!r}: {width}×{height}'.format(**small[0])
+        reason = (
+            f'images are below {SMALLEST} pixels on a side; training leaves them out'
+        )
+        findings.add(split, reason, example, len(small))
+    if len(small) == len(images):
+        findings.refuse(split, f'{source} has no image that can be learnt from.')
+    return {image['id'] for image in small}
+
+
+def check_twice(source: Path, images: list[dict]) -> None:
+    """Raise DataError if a file is listed twice."""
+    seen: dict[str, object] = {}
+    for image in images:
+        name = os.path.normpath(image['file_name'])
+        if name in seen:
+            raise DataError(
+                f'{source} lists the image {name!r} twice, with the ids {seen[name]!r} '
+                f'and {image["id"]!r}; list it once, with all that it shows.'
+            )
+        seen[name] = image['id']
