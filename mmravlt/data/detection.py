@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once, write_text
-from .files import check_files
 from .findings import Findings
-from .images import image_size
+from .image_tables import check_shared, read_sizes
 from .layouts import choose_layout
 from .layouts.coco import COCO
 from .objects import ObjectTables, check_objects
@@ -43,45 +41,15 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     classes = _same_classes(tables)
     splits = {}
     for split, table in tables.items():
-        sizes = _read_sizes(table, options.check)
+        sizes = read_sizes(table.image_dir, table.content['images'], options.check)
         check_objects(table, split, options, findings, sizes)
         splits[split] = _write(table, folder / f'{split}.json')
-    _compare_images(tables, findings)
+    images = {
+        split: (table.image_dir, table.content['images'])
+        for split, table in tables.items()
+    }
+    check_shared(images, findings)
     return Prepared(layout.name, classes, splits, findings.notes())
-
-
-def _read_sizes(tables: ObjectTables, check: bool) -> list:
-    """The sizes of a split's images, as :func:`check_objects` takes them.
-
-    Args:
-        tables (ObjectTables): of the split.
-        check (bool): whether all files are opened, or only those whose size is needed.
-    """
-    images = tables.content['images']
-    needed = [
-        i
-        for i, image in enumerate(images)
-        if check or image.get('width') is None or image.get('height') is None
-    ]
-    paths = [tables.image_dir / images[i]['file_name'] for i in needed]
-    found = check_files(image_size, paths, f'images in {tables.image_dir}')
-    sizes = [None] * len(images)
-    for i, size in zip(needed, found, strict=True):
-        sizes[i] = (size, size)
-    return sizes
-
-
-def _compare_images(tables: dict[str, ObjectTables], findings: Findings) -> None:
-    """Count the files that are used for training and for validation."""
-    files = []
-    for table in tables.values():
-        folder = os.path.realpath(table.image_dir)
-        names = [image['file_name'] for image in table.content['images']]
-        files.append({os.path.normpath(os.path.join(folder, name)) for name in names})
-    shared = sorted(set.intersection(*files)) if len(files) > 1 else []
-    if shared:
-        reason = 'images are for training, too, so scores say little about new ones'
-        findings.add('val', reason, shared[0], len(shared))
 
 
 def _same_classes(tables: dict[str, ObjectTables]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .base import DataError, DataOptions
 from .findings import Findings
-from .sizes import check_size_types, check_sizes, check_twice
+from .image_tables import check_size_types, check_sizes, check_twice
 from .values import check_values
 
 
@@ -60,7 +61,7 @@ def check_objects(
     check_twice(source, images)
     check_size_types(source, images)
     tables.changed |= check_sizes(source, images, sizes, split, findings)
-    _check_ids(source, content)
+    check_ids(source, content)
     numbers = {image['id']: i for i, image in enumerate(images)}
     categories = {row['id'] for row in content['categories']}
     for row in rows:
@@ -69,7 +70,8 @@ def check_objects(
             ('category_id', categories, 'categories'),
         ):
             if row[key] not in known:
-                _refuse_reference(tables, row, key, known, table)
+                place = f'{source}: the annotation with id {row.get("id")!r} has'
+                raise unknown_id(f'{place} {key}', row[key], known, table)
     if options.check:
         places = [numbers[row['image_id']] for row in rows]
         check_values(tables, split, options.masks, findings, places)
@@ -96,7 +98,7 @@ def check_categories(source: Path, categories: list[dict]) -> None:
         seen[name] = row['id']
 
 
-def _check_ids(source: Path, content: dict) -> None:
+def check_ids(source: Path, content: dict) -> None:
     """Raise DataError if ids of images or categories are of several types.
 
     Scoring sorts them, which makes all text where one is.
@@ -111,19 +113,20 @@ def _check_ids(source: Path, content: dict) -> None:
             )
 
 
-def _refuse_reference(
-    tables: ObjectTables, row: dict, key: str, known, table: str
-) -> None:
-    """Raise the error for an annotation of an unknown image or category."""
-    value = row[key]
-    text = (
-        f'{tables.source}: the annotation with id {row.get("id")!r} has {key} '
-        f'{value!r}, which is not in {table!r}'
-    )
+def unknown_id(place: str, value, known: Iterable, table: str) -> DataError:
+    """What to raise for an id that is not in a table.
+
+    Args:
+        place (str): what has it, to begin the message with.
+        value (int | str): the id.
+        known (Iterable): those in the table.
+        table (str): name of it.
+    """
+    text = f'{place} {value!r}, which is not in {table!r}'
     twin = next((other for other in known if str(other) == str(value)), None)
     if twin is not None:
         text += f', where {twin!r} is of another type; write both alike'
-    raise DataError(f'{text}.')
+    return DataError(f'{text}.')
 
 
 def _fill_in(tables: ObjectTables) -> None:

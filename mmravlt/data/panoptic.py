@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
-from numbers import Real
 from pathlib import Path
 
-from PIL import Image
-
 from .base import DataError, DataOptions, Prepared
-from .cache import prepare_once
-from .files import check_files, need_folder
-from .images import image_size, unreadable
+from .cache import prepare_once, write_text
+from .files import need_folder
+from .findings import Findings
+from .image_tables import check_shared, check_twice
 from .layouts.coco import (
     CATEGORIES,
     IMAGES,
-    check_row,
     find_annotations,
     find_image_dir,
     missing_files,
     read_tables,
 )
+from .objects import check_categories, check_ids
+from .segments import SegmentTables, check_segments
 
 MAPS = dict(image_id=int | str, file_name=str, segments_info=list)
-SEGMENTS = dict(id=int, category_id=int | str, bbox=list, area=Real, iscrowd=int)
 MAX_CLASSES = 255  # mmdet takes 255 for pixels of no class
 
 
@@ -47,7 +46,7 @@ def prepare_panoptic(root: Path, options: DataOptions) -> Prepared:
 
 
 def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
-    read = {split: _read_split(root, split, options.check) for split in options.splits}
+    read = {split: _read_split(root, split) for split in options.splits}
     (first, classes, things), *others = read.values()
     for other, other_classes, other_things in others:
         for name, one, two in (
@@ -56,24 +55,29 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         ):
             if one != two:
                 raise DataError(
-                    f'{first["ann_file"]} and {other["ann_file"]} must list the same '
-                    f'{name} in the same order, but one has {one} and the other {two}.'
+                    f'{first.source} and {other.source} must list the same {name} in '
+                    f'the same order, but one has {one} and the other {two}.'
                 )
-    splits = {split: found for split, (found, *_) in read.items()}
-    return Prepared('COCO panoptic', classes, splits, things=things)
+    findings = Findings()
+    splits = {}
+    images = {}
+    for split, (tables, *_) in read.items():
+        check_segments(tables, split, options.check, findings)
+        splits[split] = _write(tables, folder / f'{split}.json')
+        images[split] = (tables.image_dir, tables.content['images'])
+    check_shared(images, findings)
+    return Prepared('COCO panoptic', classes, splits, findings.notes(), things=things)
 
 
-def _read_split(root: Path, split: str, check: bool) -> tuple[dict, list[str], int]:
-    """Find and check one split of a panoptic folder.
+def _read_split(root: Path, split: str) -> tuple[SegmentTables, list[str], int]:
+    """Find one split of a panoptic folder, and check that nothing is missing.
 
     Args:
         root (Path): the folder that holds ``annotations``.
         split (str): 'train' or 'val'.
-        check (bool): whether files are opened.
 
     Returns:
-        tuple: what :func:`prepare_panoptic` says of a split, the classes, and how many
-        of these are things.
+        tuple: the split, the classes, and how many of these are things.
 
     Raises:
         DataError: says what was looked for and where, or what is wrong.
@@ -82,20 +86,12 @@ def _read_split(root: Path, split: str, check: bool) -> tuple[dict, list[str], i
     categories = dict(CATEGORIES, isthing=int)
     layout = dict(images=IMAGES, annotations=MAPS, categories=categories)
     content = read_tables(ann_file, layout)
+    check_categories(ann_file, content['categories'])
+    check_ids(ann_file, content)
     classes, num_things = _read_classes(ann_file, content['categories'])
+    check_twice(ann_file, content['images'])
     maps = _pair_maps(ann_file, content)
-    _check_segments(ann_file, content)
-    things = {row['id'] for row in content['categories'] if row['isthing']}
-    segments = [s for row in content['annotations'] for s in row['segments_info']]
-    if split == 'train' and not any(
-        s['category_id'] in things and not s['iscrowd'] for s in segments
-    ):
-        raise DataError(
-            f'{ann_file} has no segments of things but crowds, so nothing can be '
-            'learnt; mmdet leaves out images without things.'
-        )
-    images = {image['file_name']: image for image in content['images']}
-    image_dir = find_image_dir(root, ann_file, split, list(images))
+    image_dir = find_image_dir(root, ann_file, split, list(maps))
     map_dir = ann_file.with_suffix('')
     need_folder(map_dir, 'of PNG maps')
     missing = missing_files(map_dir, [row['file_name'] for row in maps.values()])
@@ -104,29 +100,25 @@ def _read_split(root: Path, split: str, check: bool) -> tuple[dict, list[str], i
             f'{ann_file} lists {len(maps)} maps; {len(missing)} of them, such as '
             f'{missing[0]!r}, are not in {map_dir}.'
         )
-    if check:
-        paths = [image_dir / name for name in images]
-        check_files(image_size, paths, f'images in {image_dir}')
-        pairs = [(map_dir, images[name], row) for name, row in maps.items()]
-        check_files(lambda pair: _check_map(*pair), pairs, f'maps in {map_dir}')
-    found = dict(
-        ann_file=str(ann_file),
-        image_dir=str(image_dir),
-        map_dir=str(map_dir),
-        images=len(images),
+    tables = SegmentTables(ann_file, image_dir, map_dir, content)
+    return tables, classes, num_things
+
+
+def _write(tables: SegmentTables, path: Path) -> dict:
+    """What training reads of a split: its own file, or one with what was changed."""
+    if tables.changed:
+        write_text(path, json.dumps(tables.content))
+    return dict(
+        ann_file=str(path if tables.changed else tables.source),
+        image_dir=str(tables.image_dir),
+        map_dir=str(tables.map_dir),
+        images=len(tables.content['images']),
     )
-    return found, classes, num_things
 
 
 def _read_classes(ann_file: Path, categories: list[dict]) -> tuple[list[str], int]:
     """The names of all classes, things first, and how many of them are things."""
     names = [row['name'] for row in categories]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(
-                f'{ann_file} names the category {name!r} twice, but mmdet finds '
-                'categories by their names; give each a name of its own.'
-            )
     things = tuple(row['name'] for row in categories if row['isthing'])
     stuff = tuple(row['name'] for row in categories if not row['isthing'])
     if not things or not stuff:
@@ -181,57 +173,3 @@ def _pair_maps(ann_file: Path, content: dict) -> dict[str, dict]:
             )
         pairs[name] = row
     return pairs
-
-
-def _check_segments(ann_file: Path, content: dict) -> None:
-    """Each segment must have a box, a known category and an id that fits a colour."""
-    categories = {row['id'] for row in content['categories']}
-    for row in content['annotations']:
-        for i, segment in enumerate(row['segments_info']):
-            place = f'segments_info[{i}] of {row["file_name"]!r}'
-            check_row(ann_file, place, segment, SEGMENTS)
-            if segment['category_id'] not in categories:
-                raise DataError(
-                    f'{ann_file}: {place} has category_id '
-                    f"{segment['category_id']!r}, which is not in 'categories'."
-                )
-            if not 0 < segment['id'] < 256**3:
-                raise DataError(
-                    f'{ann_file}: {place} has the id {segment["id"]}; give one from 1 '
-                    f'to {256**3 - 1}, which three bytes hold.'
-                )
-            box = segment['bbox']
-            if len(box) != 4 or not all(isinstance(x, Real) for x in box):
-                raise DataError(
-                    f'{ann_file}: {place} has bbox {box!r}; give [x, y, width, height].'
-                )
-
-
-def _check_map(map_dir: Path, image: dict, row: dict) -> None:
-    """The colours of a map must be the segments that its row lists."""
-    path = map_dir / row['file_name']
-    try:
-        with Image.open(path) as opened:
-            mode, size = opened.mode, opened.size
-            colours = opened.getcolors(256**2) if mode == 'RGB' else None
-    except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise unreadable(path, error) from None
-    if mode != 'RGB' or colours is None:
-        raise DataError(
-            f'{path} is no map of segments (mode {mode}); save a PNG in RGB, whose '
-            'pixels are R + 256 G + 65536 B = the id of their segment, or black.'
-        )
-    if size != (image['width'], image['height']):
-        raise DataError(
-            f'{path} is {size[0]}×{size[1]} pixels, but its image is '
-            f'{image["width"]}×{image["height"]}; a map needs the size of its image.'
-        )
-    ids = {r + 256 * g + 256**2 * b for _, (r, g, b) in colours} - {0}
-    listed = [segment['id'] for segment in row['segments_info']]
-    if len(listed) > len(set(listed)) or ids != set(listed):
-        twice = {i for i in listed if listed.count(i) > 1}
-        odd = ids.symmetric_difference(listed) or twice
-        raise DataError(
-            f'{path} and its segments_info must have the same ids, each once there; '
-            f'{min(odd)} is not so.'
-        )

@@ -10,8 +10,8 @@ import numpy as np
 from .base import DataError
 from .boxes import check_format, read_boxes
 from .findings import Findings
+from .image_tables import check_small
 from .masks import NO_SHAPE, Shapes, measure_shapes
-from .sizes import check_small
 
 if TYPE_CHECKING:
     from .objects import ObjectTables

@@ -1,4 +1,4 @@
-"""The sizes of images: what annotation files say of them, and what the files have."""
+"""COCO's table of images, against the files that it lists."""
 
 from __future__ import annotations
 
@@ -7,9 +7,35 @@ from numbers import Real
 from pathlib import Path
 
 from .base import DataError
+from .files import check_files
 from .findings import Findings
+from .images import image_size
 
 SMALLEST = 32  # filter_cfg.min_size in mmdet's configs
+
+
+def read_sizes(image_dir: Path, images: list[dict], check: bool) -> list:
+    """The sizes of the files, as :func:`check_sizes` takes them.
+
+    Args:
+        image_dir (Path): from which the names of images start.
+        images (list[dict]): COCO's table.
+        check (bool): whether all files are opened, or only those whose size is missing.
+
+    Raises:
+        DataError: for the first file that cannot be read.
+    """
+    needed = [
+        i
+        for i, image in enumerate(images)
+        if check or image.get('width') is None or image.get('height') is None
+    ]
+    paths = [image_dir / images[i]['file_name'] for i in needed]
+    found = check_files(image_size, paths, f'images in {image_dir}')
+    sizes: list = [None] * len(images)
+    for i, size in zip(needed, found, strict=True):
+        sizes[i] = (size, size)
+    return sizes
 
 
 def check_sizes(
@@ -126,3 +152,24 @@ def check_twice(source: Path, images: list[dict]) -> None:
                 f'and {image["id"]!r}; list it once, with all that it shows.'
             )
         seen[name] = image['id']
+
+
+def check_shared(
+    tables: dict[str, tuple[Path, list[dict]]], findings: Findings
+) -> None:
+    """Count the files that are used for training and for validation.
+
+    Args:
+        tables (dict): by 'train' and 'val', the folder from which the names of images
+            start, and COCO's table of them.
+        findings (Findings): counts them.
+    """
+    files = []
+    for image_dir, images in tables.values():
+        folder = os.path.realpath(image_dir)
+        paths = [os.path.join(folder, image['file_name']) for image in images]
+        files.append({os.path.normpath(path) for path in paths})
+    shared = sorted(set.intersection(*files)) if len(files) > 1 else []
+    if shared:
+        reason = 'images are for training, too, so scores say little about new ones'
+        findings.add('val', reason, shared[0], len(shared))

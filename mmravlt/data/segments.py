@@ -1,0 +1,226 @@
+"""Segments of panoptic data: what is wrong with them, and what can be mended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .base import DataError
+from .boxes import check_format, read_boxes
+from .files import check_files
+from .findings import Findings
+from .image_tables import check_size_types, check_sizes, check_small, read_sizes
+from .images import unreadable
+from .layouts.coco import check_row
+from .objects import unknown_id
+
+SEGMENTS = dict(id=int, category_id=int | str)
+
+
+@dataclass
+class SegmentTables:
+    """The segments of one split.
+
+    Attributes:
+        source (Path): the annotation file.
+        image_dir (Path): from which the names of images start.
+        map_dir (Path): the folder of the PNG maps.
+        content (dict): COCO's tables, ``images``, ``annotations`` and ``categories``.
+        changed (bool): whether ``source`` says something else.
+    """
+
+    source: Path
+    image_dir: Path
+    map_dir: Path
+    content: dict
+    changed: bool = False
+
+
+def check_segments(
+    tables: SegmentTables, split: str, check: bool, findings: Findings
+) -> None:
+    """Check the segments of a split against their maps, and mend them in place.
+
+    A map has the last word on the area and the box of a segment: scoring computes
+    with this area, and training takes what the map shows for the object in the box.
+
+    Args:
+        tables (SegmentTables): of the split; ``changed`` is set where they are mended.
+        split (str): 'train' or 'val'.
+        check (bool): whether files are opened and values looked at.
+        findings (Findings): what is mended or not used is counted there.
+
+    Raises:
+        DataError: names the first image, map or segment that is wrong, or says why
+            nothing is left of the split.
+    """
+    source, content = tables.source, tables.content
+    images = content['images']
+    check_size_types(source, images)
+    sizes = read_sizes(tables.image_dir, images, check)
+    tables.changed |= check_sizes(source, images, sizes, split, findings)
+    _check_rows(tables, check)
+    small = check_small(source, images, split, findings)
+    if check:
+        _check_values(tables, split, findings)
+    _count(tables, split, findings, small)
+
+
+def _check_rows(tables: SegmentTables, check: bool) -> None:
+    """Each segment must have a known category and an id that fits a colour."""
+    source = tables.source
+    categories = {row['id'] for row in tables.content['categories']}
+    for row in tables.content['annotations']:
+        for i, segment in enumerate(row['segments_info']):
+            place = f'segments_info[{i}] of {row["file_name"]!r}'
+            kinds = SEGMENTS if check else dict(SEGMENTS, bbox=list, area=Real)
+            check_row(source, place, segment, kinds)
+            value = segment['category_id']
+            if value not in categories:
+                place = f'{source}: {place} has category_id'
+                raise unknown_id(place, value, categories, 'categories')
+            if not 0 < segment['id'] < 256**3:
+                raise DataError(
+                    f'{source}: {place} has the id {segment["id"]}; give one from 1 '
+                    f'to {256**3 - 1}, which three bytes hold.'
+                )
+            crowd = segment.get('iscrowd')
+            if crowd not in (0, 1, None):
+                raise DataError(
+                    f'{source}: {place} has iscrowd {crowd!r}; give 0 or 1.'
+                )
+            if type(crowd) is not int:
+                segment['iscrowd'] = int(crowd or 0)
+                tables.changed = True
+
+
+def _check_values(tables: SegmentTables, split: str, findings: Findings) -> None:
+    """Check areas and boxes against the maps, and mend them."""
+    images = {image['id']: image for image in tables.content['images']}
+    rows = tables.content['annotations']
+    pairs = [(tables.map_dir, images[row['image_id']], row) for row in rows]
+    measured = check_files(
+        lambda pair: _measure_map(*pair), pairs, f'maps in {tables.map_dir}'
+    )
+    segments = [segment for row in rows for segment in row['segments_info']]
+    if not segments:
+        return
+    names = [
+        f'segments_info[{i}] of {row["file_name"]!r} has'
+        for row in rows
+        for i in range(len(row['segments_info']))
+    ]
+    truth = np.concatenate(measured)
+    sizes = np.repeat(
+        [(image['width'], image['height']) for _, image, _ in pairs],
+        [len(found) for found in measured],
+        axis=0,
+    )
+
+    def place(i: int) -> str:
+        return f'{tables.source}: {names[i]}'
+
+    boxes = read_boxes(segments, place)
+    wrong = check_format(tables.source, boxes, truth[:, :4], sizes, place)
+    # mmdet leaves out what is below one pixel in width or height.
+    wrong |= ~(boxes[:, 2:] >= 1).all(1)
+    areas = [segment.get('area') for segment in segments]
+    areas = np.array([x if type(x) in (int, float) else np.nan for x in areas], float)
+    for key, which in (('bbox', wrong), ('area', areas != truth[:, 4])):
+        chosen = np.flatnonzero(which)
+        if len(chosen):
+            example = f'{names[chosen[0]]} {key} {segments[chosen[0]].get(key)!r}'
+            reason = f'segments have another {key} than in their map, which is taken'
+            findings.add(split, reason, example, len(chosen))
+            tables.changed = True
+        for i in chosen:
+            left, top, right, bottom, area = map(int, truth[i])
+            box = [left, top, right - left, bottom - top]
+            segments[i][key] = box if key == 'bbox' else area
+
+
+def _measure_map(map_dir: Path, image: dict, row: dict) -> np.ndarray:
+    """Check that the colours of a map are the segments of its row, and measure these.
+
+    Returns:
+        ndarray: S×5: the left, upper, right and lower ends of each, and its area.
+
+    Raises:
+        DataError: names the map.
+    """
+    path = map_dir / row['file_name']
+    try:
+        with Image.open(path) as opened:
+            mode, size = opened.mode, opened.size
+            colours = opened.getcolors(256**2) if mode == 'RGB' else None
+            pixels = np.asarray(opened) if colours else None
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise unreadable(path, error) from None
+    if pixels is None:
+        raise DataError(
+            f'{path} is no map of segments (mode {mode}); save a PNG in RGB, whose '
+            'pixels are R + 256 G + 65536 B = the id of their segment, or black.'
+        )
+    if size != (image['width'], image['height']):
+        raise DataError(
+            f'{path} is {size[0]}×{size[1]} pixels, but its image is '
+            f'{image["width"]}×{image["height"]}; a map needs the size of its image.'
+        )
+    areas = {r + 256 * g + 256**2 * b: count for count, (r, g, b) in colours}
+    areas.pop(0, None)
+    listed = [segment['id'] for segment in row['segments_info']]
+    if len(listed) > len(set(listed)) or areas.keys() != set(listed):
+        twice = {i for i in listed if listed.count(i) > 1}
+        odd = set(areas).symmetric_difference(listed) or twice
+        raise DataError(
+            f'{path} and its segments_info must have the same ids, each once there; '
+            f'{min(odd)} is not so.'
+        )
+    ids = pixels.astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
+    found = np.zeros((len(listed), 5))
+    for place, i in enumerate(listed):
+        mask = ids == i
+        x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        found[place] = x[0], y[0], x[-1] + 1, y[-1] + 1, areas[i]
+    return found
+
+
+def _count(tables: SegmentTables, split: str, findings: Findings, small: set) -> None:
+    """Count what is not used, and refuse a split of which nothing is left."""
+    content = tables.content
+    things = {row['id'] for row in content['categories'] if row['isthing']}
+    used, learnt = set(), set()
+    for row in content['annotations']:
+        for i, segment in enumerate(row['segments_info']):
+            if segment['iscrowd']:
+                reason = 'segments are crowds, which are no objects and not scored'
+                example = f'segments_info[{i}] of {row["file_name"]!r}'
+                findings.add(split, reason, example)
+            elif row['image_id'] not in small:
+                used.add(segment['category_id'])
+                if segment['category_id'] in things:
+                    learnt.add(row['image_id'])
+    if split == 'train':
+        without = [
+            image['file_name']
+            for image in content['images']
+            if image['id'] not in learnt and image['id'] not in small
+        ]
+        if without:
+            reason = 'images have no things; training leaves them out'
+            findings.add(split, reason, repr(without[0]), len(without))
+        if not learnt:
+            what = (
+                f'{tables.source} has no segments of things but crowds to learn from.'
+            )
+            findings.refuse(split, what)
+    if not used:
+        findings.refuse(split, f'{tables.source} has no segments but crowds to score.')
+    unused = [row['name'] for row in content['categories'] if row['id'] not in used]
+    if unused:
+        names = ', '.join(map(repr, unused[:10]))
+        findings.add(split, 'classes never occur', names, len(unused))
