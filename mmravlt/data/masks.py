@@ -191,7 +191,7 @@ def _measure_codes(
                 raise DataError(
                     f'{place(i)} a run-length code {error}; export the masks again.'
                 ) from None
-            shapes.faults[i] = f'a run-length code {error}'
+            shapes.faults[i] = 'a broken run-length code'
     if not runs:
         return
     rows = np.array([*runs])
@@ -255,21 +255,22 @@ def decode_counts(text: str) -> list[int]:
     from the last run but one.
 
     Raises:
-        ValueError: if a character is none of these, or the last number has no end.
+        ValueError: says what it has, if a character or a number is none of these.
     """
-    counts = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f'with {character!r} among its characters')
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
-    if shift:
+    bits = np.array([*map(ord, text)], np.int64) - 48
+    odd = np.flatnonzero((bits < 0) | (bits > 63))
+    if len(odd):
+        raise ValueError(f'with {text[odd[0]]!r} among its characters')
+    ends = np.flatnonzero(bits < 32)
+    if not len(ends) or ends[-1] < len(bits) - 1:
         raise ValueError('that ends within a number')
-    return counts
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max() > 7:  # 35 bits; runs have 32
+        raise ValueError('with a number of more than 7 characters')
+    starts = ends - lengths + 1
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((bits & 31) << shifts, starts)
+    runs -= np.where(bits[ends] & 16, 1 << 5 * lengths, 0)  # the sign
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs.tolist()

@@ -167,6 +167,10 @@ def segment(content):
     return content['annotations'][0]['segments_info'][0]
 
 
+def segments(content):
+    return [s for row in content['annotations'] for s in row['segments_info']]
+
+
 def first_map(folder):
     return min((folder / 'annotations/panoptic_val').iterdir())
 
@@ -218,8 +222,37 @@ BROKEN = {
     "the map of 'c.jpg' is '00000.png', but mmdet looks for 'c.png'": (
         rename_images('c.jpg')
     ),
-    r"segments_info\[0\] of '00000.png' has 'iscrowd': None": edited(
-        lambda c: segment(c).pop('iscrowd')
+    "segments_info.0. of '00000.png' has iscrowd '0'; give 0 or 1": edited(
+        lambda c: segment(c).update(iscrowd='0')
+    ),
+    "has category_id '50', .* where 50 is of another type": edited(
+        lambda c: segment(c).update(category_id='50')
+    ),
+    r"segments_info.0. of '00000.png' has bbox \[nan, 0, 1, 1\]; give": edited(
+        lambda c: segment(c).update(bbox=[float('nan'), 0, 1, 1])
+    ),
+    r'the boxes of the file seem to be \[x1, y1, x2, y2\]': edited(
+        lambda c: [
+            s.update(
+                bbox=[*s['bbox'][:2], *np.add(s['bbox'][:2], s['bbox'][2:]).tolist()]
+            )
+            for s in segments(c)
+        ]
+    ),
+    r'these are relative': edited(
+        lambda c: [s.update(bbox=[x / 64 for x in s['bbox']]) for s in segments(c)]
+    ),
+    'has an empty name for the category with id 10': edited(
+        lambda c: c['categories'][0].update(name=' ')
+    ),
+    "has the ids 10 and 'x' in 'categories'": edited(
+        lambda c: c['categories'][5].update(id='x')
+    ),
+    "'00000.png' is 128×64 pixels there, but its file is 64×64": edited(
+        lambda c: c['images'][0].update(width=128)
+    ),
+    'has no segments but crowds to score. val: .* segments are crowds': edited(
+        lambda c: [s.update(iscrowd=1) for s in segments(c)]
     ),
     "has category_id 5, which is not in 'categories'": edited(
         lambda c: segment(c).update(category_id=5)
@@ -227,10 +260,7 @@ BROKEN = {
     'has the id 0; give one from 1': edited(lambda c: segment(c).update(id=0)),
     r'has bbox \[1, 2\]; give': edited(lambda c: segment(c).update(bbox=[1, 2])),
     'no segments of things but crowds': edited(
-        lambda c: [
-            s.update(iscrowd=1) for a in c['annotations'] for s in a['segments_info']
-        ],
-        TRAIN,
+        lambda c: [s.update(iscrowd=1) for s in segments(c)], TRAIN
     ),
     'must hold a folder panoptic_val of PNG maps': lambda f: shutil.rmtree(
         f / 'annotations/panoptic_val'
@@ -261,6 +291,51 @@ def test_a_wrong_folder_ends_with_one_sentence(message, data):
     with pytest.raises(DataError, match=message) as raised:
         use_custom_data(panoptic_fpn(), str(data))
     assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'key,values',
+    [
+        ('area', [0, -1, float('nan'), 10**6, None, '7']),
+        ('bbox', [[0, 0, 0, 0], [5, 5, 0.5, 9], None, [0, 0, 1, 1]]),
+    ],
+)
+def test_areas_and_boxes_that_maps_contradict_are_taken_from_these(key, values, data):
+    truth = json.loads((data / VAL).read_text())
+    for value in values:
+        edit(data / VAL, lambda c, value=value: segment(c).update({key: value}))
+        cfg, dataset, maps = read_truth(data)
+        mended = json.loads(Path(cfg.test_evaluator.ann_file).read_text())
+        assert mended == truth
+        assert len(dataset.get_data_info(0)['segments_info']) == len(
+            truth['annotations'][0]['segments_info']
+        )
+    prepared = use_custom_data(panoptic_fpn(), str(data))
+    (note,) = [note for note in prepared.notes if 'have another' in note]
+    assert note.startswith(f'val: 1 segments have another {key} than in their map')
+    assert cfg.test_evaluator.seg_prefix == str(data / 'annotations/panoptic_val')
+
+
+def test_what_is_not_used_is_counted(data):
+    edit(data / TRAIN, lambda c: segment(c).update(iscrowd=1))
+    edit(data / VAL, lambda c: [s.pop('iscrowd') for s in segments(c)])
+    edit(data / VAL, lambda c: c['images'][0].pop('width'))
+    notes = ' '.join(use_custom_data(panoptic_fpn(), str(data)).notes)
+    assert 'train: 1 segments are crowds' in notes
+    assert 'val: 1 images have no whole numbers for width and height' in notes
+
+
+def test_a_training_image_of_stuff_alone_is_counted(data):
+    def make_things_crowds(content):
+        for each in content['annotations'][0]['segments_info']:
+            each['iscrowd'] = int(each['category_id'] <= 40)
+
+    edit(data / TRAIN, make_things_crowds)
+    notes = ' '.join(use_custom_data(panoptic_fpn(), str(data)).notes)
+    assert (
+        "train: 1 images have no things; training leaves them out (first: '00000"
+        in (notes)
+    )
 
 
 def test_data_of_the_other_kind_is_named(shapes, tmp_path):
