@@ -175,7 +175,6 @@ def _measure_codes(
     shapes: Shapes, codes: dict, sizes: np.ndarray, place: Callable, needed: bool
 ) -> None:
     """Measure run-length codes, given by the index of their object."""
-    runs = {}
     for i, code in codes.items():
         width, height = sizes[i].tolist()
         size = code['size']
@@ -184,14 +183,14 @@ def _measure_codes(
                 f'{place(i)} a run-length code of the size {size!r}, but its image has '
                 f'{[height, width]!r} (height, width); export the masks again.'
             )
-        try:
-            runs[i] = _read_counts(code['counts'], height, width)
-        except ValueError as error:
-            if needed:
-                raise DataError(
-                    f'{place(i)} a run-length code {error}; export the masks again.'
-                ) from None
-            shapes.faults[i] = 'a broken run-length code'
+    runs, faults = _read_counts(codes, sizes)
+    if faults and needed:
+        i = min(faults)
+        raise DataError(
+            f'{place(i)} a run-length code {faults[i]}; export the masks again.'
+        )
+    for i in faults:
+        shapes.faults[i] = 'a broken run-length code'
     if not runs:
         return
     rows = np.array([*runs])
@@ -223,54 +222,80 @@ def _measure_codes(
         shapes.faults[i] = 'a run-length code without a pixel'
 
 
-def _read_counts(counts, height: int, width: int) -> np.ndarray:
-    """The runs of a run-length code.
+def _read_counts(codes: dict, sizes: np.ndarray) -> tuple[dict, dict[int, str]]:
+    """The runs of run-length codes.
 
-    Raises:
-        ValueError: says what it has, if these are not the runs of all the pixels.
+    Returns:
+        tuple: by the index of an object, its runs, if they are all the pixels of its
+        image, and what its code has otherwise.
     """
-    pixels = height * width
-    if isinstance(counts, str):
-        counts = decode_counts(counts)
-    elif not isinstance(counts, list):
-        raise ValueError(f'with {counts!r} for its counts')
-    elif not set(map(type, counts)) <= {int}:
-        odd = next(count for count in counts if type(count) is not int)
-        raise ValueError(f'with {odd!r} among its counts')
-    total = sum(counts)  # of Python, so that nothing overflows
-    if total != pixels or min(counts) < 0:
-        below = f', with {min(counts)} among them' if min(counts, default=0) < 0 else ''
-        raise ValueError(
-            f'whose counts add up to {total}{below}, but its image has '
-            f'{height}×{width} = {pixels} pixels'
-        )
-    return np.array(counts, np.int64)
+    texts = {i: x['counts'] for i, x in codes.items() if isinstance(x['counts'], str)}
+    decoded, odd = decode_counts([*texts.values()])
+    runs = dict(zip(texts, decoded, strict=True))
+    indices = [*texts]
+    faults = {indices[k]: fault for k, fault in odd.items()}
+    for i in codes.keys() - texts.keys():
+        counts = codes[i]['counts']
+        if not isinstance(counts, list):
+            faults[i] = f'with {counts!r} for its counts'
+        elif not set(map(type, counts)) <= {int}:
+            wrong = next(count for count in counts if type(count) is not int)
+            faults[i] = f'with {wrong!r} among its counts'
+        else:
+            runs[i] = counts
+    for i, counts in runs.items():
+        width, height = sizes[i].tolist()
+        is_list = isinstance(counts, list)  # of integers of any size
+        total = sum(counts) if is_list else int(counts.sum())
+        least = min(counts, default=0) if is_list else int(counts.min(initial=0))
+        if total != height * width or least < 0:
+            below = f', with {least} among them' if least < 0 else ''
+            faults.setdefault(
+                i,
+                f'whose counts add up to {total}{below}, but its image has '
+                f'{height}×{width} = {height * width} pixels',
+            )
+    good = codes.keys() - faults.keys()
+    return {i: np.array(runs[i], np.int64) for i in codes if i in good}, faults
 
 
-def decode_counts(text: str) -> list[int]:
-    """The runs of COCO's compressed run-length code.
+def decode_counts(texts: list[str]) -> tuple[list[np.ndarray], dict[int, str]]:
+    """The runs of COCO's compressed run-length codes.
 
     Each character holds five bits of a number, the lowest first, in ``ord - 48``;
     bit 5 says that more follow. From the fourth run on, the number is the difference
     from the last run but one.
 
-    Raises:
-        ValueError: says what it has, if a character or a number is none of these.
+    Returns:
+        tuple: of each text, its runs, and by index, what is wrong with a text, whose
+        runs then mean nothing.
     """
-    bits = np.array([*map(ord, text)], np.int64) - 48
-    odd = np.flatnonzero((bits < 0) | (bits > 63))
-    if len(odd):
-        raise ValueError(f'with {text[odd[0]]!r} among its characters')
-    ends = np.flatnonzero(bits < 32)
-    if not len(ends) or ends[-1] < len(bits) - 1:
-        raise ValueError('that ends within a number')
-    lengths = np.diff(ends, prepend=-1)
-    if lengths.max() > 7:  # 35 bits; runs have 32
-        raise ValueError('with a number of more than 7 characters')
-    starts = ends - lengths + 1
-    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((bits & 31) << shifts, starts)
-    runs -= np.where(bits[ends] & 16, 1 << 5 * lengths, 0)  # the sign
-    runs[1::2] = runs[1::2].cumsum()
-    runs[2::2] = runs[2::2].cumsum()
-    return runs.tolist()
+    faults: dict[int, str] = {}
+    characters = ''.join(texts).encode('utf-32-le', 'surrogatepass')
+    bits = np.frombuffer(characters, np.uint32).astype(np.int64) - 48
+    lengths = np.array([len(text) for text in texts], int)
+    owners = np.repeat(np.arange(len(texts)), lengths)
+    for k in np.flatnonzero((bits < 0) | (bits > 63)):
+        fault = f'with {chr(bits[k] + 48)!r} among its characters'
+        faults.setdefault(int(owners[k]), fault)
+    stops = bits < 32
+    last = (np.cumsum(lengths) - 1)[lengths > 0]
+    for k in last[~stops[last]]:
+        faults.setdefault(int(owners[k]), 'that ends within a number')
+    stops[last] = True
+    ends = np.flatnonzero(stops)
+    sizes = np.diff(ends, prepend=-1)
+    for k in ends[sizes > 7]:  # 35 bits; runs have 32
+        faults.setdefault(int(owners[k]), 'with a number of more than 7 characters')
+    starts = ends - sizes + 1
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, sizes)).clip(max=7)
+    runs = np.add.reduceat((bits & 31) << shifts, starts) if len(bits) else bits
+    runs -= np.where(bits[ends] & 16, 1 << 5 * sizes.clip(max=7), 0)  # the sign
+    numbers = np.bincount(owners[ends], minlength=len(texts))
+    first = np.cumsum(numbers) - numbers
+    place = np.arange(len(runs)) - np.repeat(first, numbers)
+    for chain_of in (place % 2 == 1, (place % 2 == 0) & (place > 0)):
+        sums = np.concatenate([[0], np.cumsum(np.where(chain_of, runs, 0))])
+        sums = sums[1:] - np.repeat(sums[first], numbers)
+        runs[chain_of] = sums[chain_of]
+    return np.split(runs, first[1:]) if texts else [], faults

@@ -156,8 +156,7 @@ def _measure_map(map_dir: Path, image: dict, row: dict) -> np.ndarray:
     try:
         with Image.open(path) as opened:
             mode, size = opened.mode, opened.size
-            colours = opened.getcolors(256**2) if mode == 'RGB' else None
-            pixels = np.asarray(opened) if colours else None
+            pixels = np.asarray(opened, np.uint8) if mode == 'RGB' else None
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise unreadable(path, error) from None
     if pixels is None:
@@ -170,23 +169,49 @@ def _measure_map(map_dir: Path, image: dict, row: dict) -> np.ndarray:
             f'{path} is {size[0]}×{size[1]} pixels, but its image is '
             f'{image["width"]}×{image["height"]}; a map needs the size of its image.'
         )
-    areas = {r + 256 * g + 256**2 * b: count for count, (r, g, b) in colours}
-    areas.pop(0, None)
+    colours, measured = _measure_colours(pixels)
     listed = [segment['id'] for segment in row['segments_info']]
-    if len(listed) > len(set(listed)) or areas.keys() != set(listed):
+    if len(listed) > len(set(listed)) or set(colours) != set(listed):
         twice = {i for i in listed if listed.count(i) > 1}
-        odd = set(areas).symmetric_difference(listed) or twice
+        odd = set(colours).symmetric_difference(listed) or twice
         raise DataError(
             f'{path} and its segments_info must have the same ids, each once there; '
             f'{min(odd)} is not so.'
         )
-    ids = pixels.astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
-    found = np.zeros((len(listed), 5))
-    for place, i in enumerate(listed):
-        mask = ids == i
-        x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-        found[place] = x[0], y[0], x[-1] + 1, y[-1] + 1, areas[i]
-    return found
+    return measured[np.searchsorted(colours, listed)]
+
+
+def _measure_colours(pixels: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Where the colours of an H×W×3 map are, from its runs of equal pixels.
+
+    Returns:
+        tuple: the ids of the colours but black, sorted, and of each the left, upper,
+        right and lower ends, and its area.
+    """
+    ids = pixels[..., 2].astype(np.int32)
+    for channel in (1, 0):
+        ids = ids * 256 + pixels[..., channel]
+    width = ids.shape[1]
+    edges = np.ones(ids.shape, bool)
+    np.not_equal(ids[:, 1:], ids[:, :-1], out=edges[:, 1:])
+    starts = np.flatnonzero(edges)
+    lengths = np.diff(starts, append=ids.size)
+    values = ids.ravel()[starts]
+    order = np.argsort(values, kind='stable')
+    order = order[values[order] > 0]
+    values, starts, lengths = values[order], starts[order], lengths[order]
+    if not len(values):
+        return [], np.zeros((0, 5))
+    first = np.flatnonzero(np.diff(values, prepend=0))
+    left, top = starts % width, starts // width
+    measured = [
+        np.minimum.reduceat(left, first),
+        np.minimum.reduceat(top, first),
+        np.maximum.reduceat(left + lengths, first),
+        np.maximum.reduceat(top + 1, first),
+        np.add.reduceat(lengths, first),
+    ]
+    return values[first].tolist(), np.stack(measured, axis=1).astype(float)
 
 
 def _count(tables: SegmentTables, split: str, findings: Findings, small: set) -> None:
