@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .base import DataError, DataOptions
+from .boxes import COCO_FORMAT, read_boxes
 from .findings import Findings
 from .image_tables import check_size_types, check_sizes, check_twice
 from .values import check_values
@@ -76,7 +77,7 @@ def check_objects(
         places = [numbers[row['image_id']] for row in rows]
         check_values(tables, split, options.masks, findings, places)
     else:
-        _fill_in(tables)
+        _fill_in(tables, options.masks)
     _number(tables, split, findings)
 
 
@@ -129,15 +130,35 @@ def unknown_id(place: str, value, known: Iterable, table: str) -> DataError:
     return DataError(f'{text}.')
 
 
-def _fill_in(tables: ObjectTables) -> None:
-    """Give annotations the keys that no reader can do without."""
-    for row in tables.content['annotations']:
+def _fill_in(tables: ObjectTables, masks: bool | None) -> None:
+    """Give annotations the keys that no reader can do without, whatever their values.
+
+    Raises:
+        DataError: names the first annotation without a box or a mask that is needed,
+            or says that there are none but crowds.
+    """
+    rows = tables.content['annotations']
+    for row in rows:
+        place = f'{tables.source}: the annotation with id {row.get("id")!r} has'
+        box = row.get('bbox')
+        if not isinstance(box, list) or len(box) != 4:
+            raise DataError(f'{place} bbox {box!r}; give {COCO_FORMAT} in pixels.')
+        if masks and not row.get('segmentation'):
+            raise DataError(
+                f'{place} no segmentation (polygons or a run-length code), which the '
+                'mask head of this config learns from; use a config without masks.'
+            )
         if row.get('iscrowd') is None:
             row['iscrowd'] = 0
             tables.changed = True
         if row.get('area') is None:
-            row['area'] = row['bbox'][2] * row['bbox'][3]
+            read_boxes([row], lambda i, place=place: place)  # of numbers
+            row['area'] = box[2] * box[3]
             tables.changed = True
+    if all(row['iscrowd'] for row in rows):
+        raise DataError(
+            f'{tables.source} has no object but crowds that can be learnt or scored.'
+        )
 
 
 def _number(tables: ObjectTables, split: str, findings: Findings) -> None:

@@ -129,7 +129,8 @@ def _check_values(tables: SegmentTables, split: str, findings: Findings) -> None
     # mmdet leaves out what is below one pixel in width or height.
     wrong |= ~(boxes[:, 2:] >= 1).all(1)
     areas = [segment.get('area') for segment in segments]
-    areas = np.array([x if type(x) in (int, float) else np.nan for x in areas], float)
+    areas = [x if type(x) in (int, float) else np.nan for x in areas]
+    areas = np.array([x if abs(x) < 1e300 else np.nan for x in areas], float)
     for key, which in (('bbox', wrong), ('area', areas != truth[:, 4])):
         chosen = np.flatnonzero(which)
         if len(chosen):

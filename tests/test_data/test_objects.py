@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmravlt.data import DataError, DataOptions, Findings
+from mmravlt.data import DataError, DataOptions, Findings, masks
 from mmravlt.data.image_tables import check_shared
 from mmravlt.data.objects import ObjectTables, check_objects
 
@@ -456,3 +456,36 @@ def test_without_the_check_only_what_is_missing_is_filled_in(tables):
     assert notes.startswith('train: 1 annotations have no id') and len(rows) == 6
     assert rows[2]['area'] == 32 * 40 and rows[2]['iscrowd'] == 0
     assert rows[1]['segmentation'] == [[NAN]]
+
+
+@pytest.mark.parametrize(
+    'change,message',
+    [
+        (dict(bbox=None), r'id 1 has bbox None; give \[x, y'),
+        (dict(bbox=['1', 2, 3, 4], area=None), "id 1 has bbox .'1', 2, 3, 4.; give"),
+        (dict(segmentation=[]), 'id 1 has no segmentation .* config without masks'),
+    ],
+)
+def test_without_the_check_what_no_reader_can_do_without_is_refused(
+    change, message, tables
+):
+    rows_of(tables)[0].update(change)
+    refused(tables, message, check=False)
+
+
+def test_without_the_check_crowds_alone_are_refused(tables):
+    for row in rows_of(tables):
+        row['iscrowd'] = 1
+    refused(tables, 'no object but crowds', check=False)
+
+
+def test_objects_are_measured_in_pieces_of_any_length(tables, monkeypatch):
+    tables = make(BOXES * 3)
+    rows_of(tables)[7]['segmentation'].append([1, 2, 3])
+    rows_of(tables)[9]['bbox'] = [0, 0, 5, 5]
+    rows_of(tables)[11]['segmentation'] = dict(size=[HEIGHT, WIDTH], counts=[8000])
+    other = copy.deepcopy(tables)
+    notes = check(tables)
+    monkeypatch.setattr(masks, 'CHUNK', 5)
+    assert check(other) == notes
+    assert other.content == tables.content

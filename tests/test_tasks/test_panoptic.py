@@ -296,7 +296,7 @@ def test_a_wrong_folder_ends_with_one_sentence(message, data):
 @pytest.mark.parametrize(
     'key,values',
     [
-        ('area', [0, -1, float('nan'), 10**6, None, '7']),
+        ('area', [0, -1, float('nan'), 10**6, 10**400, None, '7']),
         ('bbox', [[0, 0, 0, 0], [5, 5, 0.5, 9], None, [0, 0, 1, 1]]),
     ],
 )
