@@ -319,7 +319,7 @@ def test_missing_ids_and_floats_are_numbered_and_large_ids_stay(tables):
     assert check(tables) == ''
     rows[1]['id'] = 2.0
     del rows[2]['id']
-    assert 'train: 2 annotations have no id of their own' in check(tables)
+    assert 'train: 2 annotations have no number of their own' in check(tables)
     assert [row['id'] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
@@ -453,7 +453,7 @@ def test_without_the_check_only_what_is_missing_is_filled_in(tables):
     rows[1]['segmentation'] = [[NAN]]
     del rows[2]['area'], rows[2]['iscrowd'], rows[3]['id']
     notes = check(tables, check=False, sizes=[None] * 6)
-    assert notes.startswith('train: 1 annotations have no id') and len(rows) == 6
+    assert notes.startswith('train: 1 annotations have no number') and len(rows) == 6
     assert rows[2]['area'] == 32 * 40 and rows[2]['iscrowd'] == 0
     assert rows[1]['segmentation'] == [[NAN]]
 
