@@ -226,18 +226,16 @@ def _read_object(path: Path, number: int, found: ElementTree.Element) -> dict:
     label = (found.findtext('name') or '').strip()
     if not label:
         raise DataError(f'{path}: object {number} has no name.')
-    what = f'object {number} ({label!r}), bndbox/'
+    what = f'object {number} ({label!r}), '
     corners = [_number(path, found, f'bndbox/{edge}', what) for edge in EDGES]
     difficult = (found.findtext('difficult') or '0').strip()
     if difficult not in ('0', '1'):
-        raise DataError(f'{path}: {what[:-8]}difficult is {difficult!r}; give 0 or 1.')
+        raise DataError(f'{path}: {what}difficult is {difficult!r}; give 0 or 1.')
     row = dict(label=label, corners=corners)
     return dict(row, ignore=1) if difficult == '1' else row
 
 
-def _number(
-    path: Path, top: ElementTree.Element, place: str, what: str = 'size/'
-) -> float:
+def _number(path: Path, top: ElementTree.Element, place: str, what: str = '') -> float:
     """A number in an XML file."""
     text = top.findtext(place)
     try:
@@ -245,9 +243,7 @@ def _number(
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(
-            f'{path}: {what}{place.split("/")[-1]} is {text!r}; give a number.'
-        )
+        raise DataError(f'{path}: {what}{place} is {text!r}; give a number.')
     return value
 
 
