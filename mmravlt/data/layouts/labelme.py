@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..base import DataError
-from ..files import IMAGE_SUFFIXES, list_files
+from ..files import IMAGE_SUFFIXES, check_files, list_files
 from ..findings import Findings
 from ..objects import ObjectTables
 from . import Layout
@@ -76,10 +76,14 @@ def read_labelme(
             findings.add('all', reason, str(outside[0]), len(outside))
     else:
         found = dict(all=every)
-    read = {
-        split: [_read_file(path, split, findings) for path in paths]
-        for split, paths in found.items()
-    }
+    read = {}
+    for split, paths in found.items():
+        pairs = check_files(_read_file, paths, f'files of labels of {split}')
+        read[split] = [image for image, _ in pairs]
+        for path, (_, kinds) in zip(paths, pairs, strict=True):
+            for kind in kinds:
+                reason = f'shapes are of the type {kind} and left out'
+                findings.add(split, reason, str(path))
     images = [image for part in read.values() for image in part]
     for split in read:
         note_unlabelled(split, folders.get(split, root), images, findings)
@@ -112,8 +116,8 @@ def _is_labelme(content) -> bool:
     )
 
 
-def _read_file(path: Path, split: str, findings: Findings) -> ImageObjects:
-    """Read the shapes in one image."""
+def _read_file(path: Path) -> tuple[ImageObjects, list[str]]:
+    """Read the shapes in one image, and of which types those are that are left out."""
     try:
         content = json.loads(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError) as error:
@@ -124,8 +128,9 @@ def _read_file(path: Path, split: str, findings: Findings) -> ImageObjects:
         )
     width, height = content.get('imageWidth'), content.get('imageHeight')
     size = (width, height) if _is_side(width) and _is_side(height) else None
-    objects = list(_read_shapes(path, content['shapes'], split, findings))
-    return ImageObjects(_find_image(path, content), size, objects)
+    left_out: list[str] = []
+    objects = list(_read_shapes(path, content['shapes'], left_out))
+    return ImageObjects(_find_image(path, content), size, objects), left_out
 
 
 def _is_side(value) -> bool:
@@ -146,9 +151,7 @@ def _find_image(path: Path, content: dict) -> Path:
     )
 
 
-def _read_shapes(
-    path: Path, shapes: list, split: str, findings: Findings
-) -> Iterator[dict]:
+def _read_shapes(path: Path, shapes: list, left_out: list[str]) -> Iterator[dict]:
     """The objects that shapes are, or are parts of."""
     groups: dict[tuple, list[list[float]]] = {}
     for number, shape in enumerate(shapes):
@@ -158,8 +161,7 @@ def _read_shapes(
             raise DataError(f'{place} has the label {label!r}; name its class.')
         label, kind = label.strip(), shape.get('shape_type') or 'polygon'
         if kind not in ('polygon', 'rectangle', 'circle'):
-            reason = f'shapes are of the type {kind} and left out'
-            findings.add(split, reason, place)
+            left_out.append(str(kind))
             continue
         points = shape.get('points')
         fine = isinstance(points, list) and points and all(map(_is_point, points))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from ..base import DataError
-from ..files import IMAGE_SUFFIXES, list_files
+from ..files import IMAGE_SUFFIXES, check_files, list_files
 from ..findings import Findings
 from ..objects import ObjectTables
 from . import Layout
@@ -27,13 +26,16 @@ from .common import (
 )
 
 EDGES = ('xmin', 'ymin', 'xmax', 'ymax')
+XML_FOLDERS = ('Annotations', 'annotations')
 IMAGE_FOLDERS = ('JPEGImages', 'images', 'Images')
 OPENED = 3  # XML files in a folder, to see whether they are of VOC
 
 
 def find_voc(root: Path) -> str | None:
     """The first XML file that is VOC's, or None."""
-    for folder in _homes(root):
+    beside = [root, *split_folders(root).values()]
+    apart = [_xml_folder(home) for home in [*_homes(root), *beside]]
+    for folder in [*filter(None, apart), *beside]:
         for path in sorted(folder.glob('*.xml'))[:OPENED]:
             if _is_voc(path):
                 return str(path.relative_to(root))
@@ -63,7 +65,10 @@ def read_voc(
     found = _split_files(root, home)
     if 'all' not in found:
         found = use_splits(root, found, splits, findings)
-    read = {split: _read_files(files) for split, files in found.items()}
+    read = {
+        split: check_files(_read_file, files, f'files of labels of {split}')
+        for split, files in found.items()
+    }
     every = [image for images in read.values() for image in images]
     values = (x for image in every for row in image.objects for x in row['corners'])
     indices = all(value >= 1 and value == int(value) for value in values)
@@ -79,7 +84,7 @@ def read_voc(
             reason = 'boxes are taken as edges from 0, as some are 0 or no whole number'
         if count:
             findings.add(split, reason, str(images[0].path), count)
-        if split == 'all' or not (home / 'Annotations').is_dir():
+        if split == 'all' or not _xml_folder(home):
             for folder in {image.path.parent for image in images}:
                 note_unlabelled(split, folder, every, findings)
     return {split: make_tables(root, home, x, classes) for split, x in taken.items()}
@@ -95,22 +100,20 @@ VOC = Layout(
 
 
 def _homes(root: Path) -> list[Path]:
-    """Folders in which XML files may be, the devkit's first."""
-    devkit = [*root.glob('VOCdevkit/*/Annotations'), *root.glob('VOC*/Annotations')]
-    folders = [root / 'Annotations', *sorted(devkit), root]
-    for folder in split_folders(root).values():
-        folders += [folder, folder / 'Annotations']
-    return [folder for folder in folders if folder.is_dir()]
+    """Folders with a folder of XML files, if root is no such folder itself."""
+    homes = [root, *sorted(root.glob('VOCdevkit/*')), *sorted(root.glob('VOC*'))]
+    return [home for home in homes if _xml_folder(home)]
+
+
+def _xml_folder(home: Path) -> Path | None:
+    """The folder of XML files that are not beside their images."""
+    folders = (home / name for name in XML_FOLDERS)
+    return next((x for x in folders if next(x.glob('*.xml'), None)), None)
 
 
 def _home(root: Path) -> Path:
     """The folder with ``Annotations``; root, if XML files are beside images."""
-    homes = [
-        folder.parent
-        for folder in _homes(root)
-        if folder.name == 'Annotations' and folder.parent not in
-        split_folders(root).values()
-    ]  # fmt: skip
+    homes = _homes(root)
     if len(homes) > 1:
         raise DataError(
             f'{root} holds {" and ".join(str(x.relative_to(root)) for x in homes)}; '
@@ -129,9 +132,10 @@ def _is_voc(path: Path) -> bool:
 
 def _split_files(root: Path, home: Path) -> dict[str, list[tuple[Path, Path]]]:
     """The XML files of each split, each with its image; without splits, under 'all'."""
-    if (home / 'Annotations').is_dir():
+    folder = _xml_folder(home)
+    if folder:
         images = next((home / x for x in IMAGE_FOLDERS if (home / x).is_dir()), home)
-        pairs = _pair(home / 'Annotations', images)
+        pairs = _pair(folder, images)
         return _image_sets(home, pairs) or dict(all=list(pairs.values()))
     found = {}
     for split, folder in split_folders(root).items():
@@ -160,7 +164,7 @@ def _image_sets(home: Path, pairs: dict) -> dict[str, list[tuple[Path, Path]]]:
             if name and name not in pairs:
                 raise DataError(
                     f'{lists[split]}, line {number}: there is no {name}.xml in '
-                    f'{home / "Annotations"}.'
+                    f'{_xml_folder(home)}.'
                 )
             found[split] += [pairs[name]] if name else []
     return found
@@ -187,38 +191,40 @@ def _pair(folder: Path, image_dir: Path) -> dict[str, tuple[Path, Path]]:
     return pairs
 
 
-def _read_files(files: Iterable[tuple[Path, Path]]) -> list[ImageObjects]:
-    """Read XML files; objects have ``corners`` as they stand there, and no box."""
-    images = []
-    for path, image in files:
-        try:
-            top = ElementTree.parse(path).getroot()
-        except (OSError, ElementTree.ParseError) as error:
-            raise DataError(f'{path} cannot be read as XML: {error}.') from None
-        if top.tag != 'annotation':
-            raise DataError(f'{path} is not VOC: it begins with <{top.tag}>.')
-        named = PurePosixPath((top.findtext('filename') or '').replace('\\', '/')).name
-        if image.is_dir():  # no image has the name of the XML file
-            image = image / named
-            if not named or not image.is_file():
-                raise DataError(
-                    f'{path} has no image: neither {path.stem}.jpg (or another suffix) '
-                    f'nor {named!r}, its filename, is in {image.parent}.'
-                )
-        elif named and image.name != named and (image.parent / named).is_file():
+def _read_file(pair: tuple[Path, Path]) -> ImageObjects:
+    """Read an XML file; its objects have ``corners`` as they stand there, and no box.
+
+    Args:
+        pair (tuple[Path, Path]): the file, and its image or the folder to look in.
+    """
+    path, image = pair
+    try:
+        top = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f'{path} cannot be read as XML: {error}.') from None
+    if top.tag != 'annotation':
+        raise DataError(f'{path} is not VOC: it begins with <{top.tag}>.')
+    named = PurePosixPath((top.findtext('filename') or '').replace('\\', '/')).name
+    if image.is_dir():  # no image has the name of the XML file
+        image = image / named
+        if not named or not image.is_file():
             raise DataError(
-                f'{path} has the filename {named!r}, but the name of {image}, and both '
-                'images are there; correct one of the two.'
+                f'{path} has no image: neither {path.stem}.jpg (or another suffix) '
+                f'nor {named!r}, its filename, is in {image.parent}.'
             )
-        size = tuple(_number(path, top, f'size/{x}') for x in ('width', 'height'))
-        if not all(value >= 1 and value == int(value) for value in size):
-            raise DataError(f'{path} has a size of {size}; give pixels.')
-        objects = [
-            _read_object(path, number, found)
-            for number, found in enumerate(top.findall('object'), 1)
-        ]
-        images.append(ImageObjects(image, (int(size[0]), int(size[1])), objects))
-    return images
+    elif named and image.name != named and (image.parent / named).is_file():
+        raise DataError(
+            f'{path} has the filename {named!r}, but the name of {image}, and both '
+            'images are there; correct one of the two.'
+        )
+    size = tuple(_number(path, top, f'size/{x}') for x in ('width', 'height'))
+    if not all(value >= 1 and value == int(value) for value in size):
+        raise DataError(f'{path} has a size of {size}; give pixels.')
+    objects = [
+        _read_object(path, number, found)
+        for number, found in enumerate(top.findall('object'), 1)
+    ]
+    return ImageObjects(image, (int(size[0]), int(size[1])), objects)
 
 
 def _read_object(path: Path, number: int, found: ElementTree.Element) -> dict:

@@ -108,7 +108,7 @@ def _describes(path: Path) -> bool:
     text = path.read_text(encoding='utf-8-sig', errors='replace')
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (ValueError, yaml.YAMLError):
         return all(
             re.search(rf'^\s*(?:{key})\s*:', text, re.MULTILINE)
             for key in ('names', 'train|val')
@@ -298,6 +298,10 @@ def _read_split(
     root: Path, source: Path, split: str, images: list[Path], classes: list[str]
 ) -> ObjectTables:
     """Read the labels of the images of one split."""
+    if not images:
+        raise DataError(
+            f'{source}: {split} has no images ({", ".join(IMAGE_SUFFIXES)}).'
+        )
     labels: dict[Path, Path] = {}
     for image in images:
         path = _label_path(root, image)
@@ -306,16 +310,18 @@ def _read_split(
                 f'{labels[path]} and {image} share the labels {path}; rename one.'
             )
         labels[path] = image
-    if images and not any(path.is_file() for path in labels):
+    if not any(path.is_file() for path in labels):
         raise DataError(
             f'{source}: none of the {len(images)} images of {split} has a file of '
             f'labels; that of {images[0]} would be {next(iter(labels))}.'
         )
-    sizes = check_files(image_size, images, f'sizes in {root}')
-    rows = [
-        ImageObjects(image, size, list(_read_labels(path, size, classes)))
-        for (path, image), size in zip(labels.items(), sizes, strict=True)
-    ]
+
+    def read(pair: tuple[Path, Path]) -> ImageObjects:
+        path, image = pair
+        size = image_size(image)
+        return ImageObjects(image, size, list(_read_labels(path, size, classes)))
+
+    rows = check_files(read, list(labels.items()), f'files of labels of {split}')
     return make_tables(root, source, rows, classes)
 
 
