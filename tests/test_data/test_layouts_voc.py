@@ -182,3 +182,13 @@ def test_the_filename_counts_where_no_image_has_the_name_of_the_file(data):
     replace('b.jpg', r'C:\images\other.jpg')(path)
     _, found = tables(data)
     assert names(found['val']) == ['other.jpg']
+
+
+def test_folders_may_be_called_annotations_and_images(data, tmp_path):
+    root = tmp_path / 'plain'
+    root.mkdir()
+    (home(data) / 'Annotations').rename(root / 'annotations')
+    (home(data) / 'JPEGImages').rename(root / 'images')
+    prepared, found = tables(root, val_fraction=0.3)
+    assert prepared.classes == ['cat', 'dog', 'eel']
+    assert len(found['train']['images']) + len(found['val']['images']) == 3

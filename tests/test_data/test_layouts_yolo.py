@@ -190,3 +190,17 @@ def test_names_are_asked_for(data):
     (data / 'data.yaml').unlink()
     with pytest.raises(DataError, match='neither data.yaml nor classes.txt'):
         tables(data)
+
+
+def test_a_split_without_images_is_refused(data):
+    for path in (data / 'images/val').iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r'data.yaml: val has no images \(.jpg'):
+        tables(data)
+
+
+def test_images_that_are_links_have_labels_where_the_links_are(data, tmp_path):
+    path = data / 'images/val/b.png'
+    path.rename(tmp_path / 'elsewhere.png')
+    path.symlink_to(tmp_path / 'elsewhere.png')
+    assert rows(tables(data)[1]['val']) == {'b.png': [('cell', [0, 0, 10, 10])]}
