@@ -127,6 +127,15 @@ def test_the_image_is_found_by_path_name_or_beside(data, path):
     assert image['file_name'] == f'{folder}/b.png'
 
 
+def test_an_image_beside_goes_before_the_one_it_was_copied_from(data, tmp_path):
+    write_image(tmp_path / 'old/b.png')
+    path = str(tmp_path / 'old/b.png')
+    write(data, 'val/b', shape('bus', TRIANGLE), imagePath=path)
+    prepared, found = tables(data)
+    assert found['val']['images'][0]['file_name'] == 'val/b.png'
+    assert prepared.splits['val']['image_dir'] == str(data)
+
+
 def test_sizes_that_are_missing_are_those_of_the_image(data):
     write(data, 'val/b', shape('bus', TRIANGLE), imageHeight=None, imageWidth=None)
     (image,) = tables(data)[1]['val']['images']

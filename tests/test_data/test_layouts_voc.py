@@ -120,6 +120,12 @@ def test_files_beside_images_in_folders_of_splits_are_read(data, tmp_path):
     assert any('train/more.jpg' in note for note in prepared.notes)
 
 
+def test_a_list_without_names_is_refused(data):
+    write_text(home(data) / 'ImageSets/Main/val.txt', '\n')
+    with pytest.raises(DataError, match='VOC2012 lists no images for val'):
+        tables(data)
+
+
 def test_years_are_not_mixed(data):
     write_text(data / 'VOCdevkit/VOC2007/Annotations/a.xml', xml('a.jpg'))
     with pytest.raises(DataError, match='VOC2007 and VOCdevkit/VOC2012; give one'):

@@ -151,7 +151,8 @@ class ImageObjects:
 def box_object(label: str, x0: float, y0: float, x1: float, y1: float) -> dict:
     """An object with a box from its edges, in pixels."""
     width, height = x1 - x0, y1 - y0
-    return dict(label=label, bbox=[x0, y0, width, height], area=width * height)
+    area = max(width, 0) * max(height, 0)
+    return dict(label=label, bbox=[x0, y0, width, height], area=area)
 
 
 def polygon_object(label: str, parts: list[list[float]]) -> dict:

@@ -140,8 +140,11 @@ def _is_side(value) -> bool:
 def _find_image(path: Path, content: dict) -> Path:
     """The image that a file is about."""
     name = content['imagePath'].replace('\\', '/')
-    beside = [path.with_suffix(x) for x in IMAGE_SUFFIXES]
-    for image in (path.parent / name, path.parent / Path(name).name, *beside):
+    places = [path.parent / name, path.parent / Path(name).name]
+    if Path(name).is_absolute():
+        places.reverse()  # what was copied here goes before where it was
+    places += [path.with_suffix(x) for x in IMAGE_SUFFIXES]
+    for image in places:
         if image.is_file():
             return Path(os.path.normpath(image))
     embedded = '; it is embedded as imageData, so write it there from LabelMe'

@@ -78,6 +78,8 @@ def read_voc(
     classes = check_labels(every, classes, listed)
     taken = {split: x for split, x in read.items() if split in ('all', *splits)}
     for split, images in taken.items():
+        if not images:
+            raise DataError(f'{home} lists no images for {split}.')
         count = sum(len(image.objects) for image in images)
         reason = 'boxes count pixels from 1, so 1 is taken off xmin and ymin'
         if not indices:
