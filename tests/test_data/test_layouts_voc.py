@@ -61,15 +61,27 @@ def test_pixels_that_count_from_1_become_edges(data):
     assert any('train: 2 boxes count pixels from 1' in x for x in prepared.notes)
 
 
-@pytest.mark.parametrize('corners', [(0, 5, 9, 10), (2.5, 5, 9, 10)])
-def test_edges_from_0_stay_in_all_files(data, corners):
-    text = xml('b.jpg', ('dog', corners))
+@pytest.mark.parametrize(
+    'boxes',
+    [
+        [(0, 5, 9, 10)],
+        [(2.5, 5, 9, 10), (2, 5, 9.5, 10), (2, 5.5, 9, 10)],  # of five in all
+    ],
+)
+def test_edges_from_0_stay_in_all_files(data, boxes):
+    text = xml('b.jpg', *(('dog', box) for box in boxes))
     write_text(home(data) / 'Annotations/b.xml', text)
     prepared, found = tables(data)
-    x0, y0, x1, y1 = corners
-    assert rows(found['val']) == {'b.jpg': [('dog', [x0, y0, x1 - x0, y1 - y0])]}
+    x0, y0, x1, y1 = boxes[0]
+    assert rows(found['val'])['b.jpg'][0] == ('dog', [x0, y0, x1 - x0, y1 - y0])
     assert rows(found['train'])['a.jpg'][0] == ('dog', [1, 1, 39, 19])
-    assert any('boxes are taken as edges from 0' in x for x in prepared.notes)
+    assert any('boxes are edges from 0' in x for x in prepared.notes)
+
+
+def test_a_fraction_among_whole_numbers_changes_nothing(data):
+    text = xml('b.jpg', ('dog', (2, 2, 8.5, 9)))
+    write_text(home(data) / 'Annotations/b.xml', text)
+    assert rows(tables(data)[1]['val']) == {'b.jpg': [('dog', [1, 1, 7.5, 8])]}
 
 
 def test_classes_and_pixels_are_those_of_both_splits_when_testing(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
@@ -47,9 +48,9 @@ def read_voc(
 ) -> dict[str, ObjectTables]:
     """Read XML files and the images that belong to them.
 
-    Boxes of whole numbers from 1 on are indices of pixels, as VOC defines them: they
-    begin at the left and upper edge of the first pixel and end with the last one.
-    Where a number is 0 or has a fraction, the boxes of all files are edges in pixels.
+    The corners of boxes are indices of pixels from 1, as VOC defines them: a box begins
+    at the left and upper edge of the first pixel and ends with the last one. Where one
+    is 0, or most have fractions (VOC's own files have some), all are edges from 0.
 
     Args:
         root (Path): holds ``Annotations``, ``JPEGImages`` and, for splits,
@@ -70,8 +71,9 @@ def read_voc(
         for split, files in found.items()
     }
     every = [image for images in read.values() for image in images]
-    values = (x for image in every for row in image.objects for x in row['corners'])
-    indices = all(value >= 1 and value == int(value) for value in values)
+    boxes = [row['corners'] for image in every for row in image.objects]
+    broken = sum(any(value != int(value) for value in box) for box in boxes)
+    indices = min(map(min, boxes), default=1) >= 1 and broken <= len(boxes) / 2
     for image in every:
         image.objects = [_with_box(row, indices) for row in image.objects]
     classes, listed = _listed_classes(root, every)
@@ -83,12 +85,12 @@ def read_voc(
         count = sum(len(image.objects) for image in images)
         reason = 'boxes count pixels from 1, so 1 is taken off xmin and ymin'
         if not indices:
-            reason = 'boxes are taken as edges from 0, as some are 0 or no whole number'
+            reason = 'boxes are edges from 0, as one is 0 or most have fractions'
         if count:
             findings.add(split, reason, str(images[0].path), count)
         if split == 'all' or not _xml_folder(home):
-            for folder in {image.path.parent for image in images}:
-                note_unlabelled(split, folder, every, findings)
+            folder = Path(os.path.commonpath([x.path.parent for x in images]))
+            note_unlabelled(split, folder, every, findings)
     return {split: make_tables(root, home, x, classes) for split, x in taken.items()}
 
 
