@@ -12,9 +12,14 @@ from .findings import Findings
 from .image_tables import check_shared, read_sizes
 from .layouts import choose_layout
 from .layouts.coco import COCO
+from .layouts.coco_exports import COCO_EXPORT
+from .layouts.labelme import LABELME
+from .layouts.voc import VOC
+from .layouts.yolo import YOLO
 from .objects import ObjectTables, check_objects
+from .splits import choose_validation, part_of
 
-LAYOUTS = (COCO,)
+LAYOUTS = (COCO, COCO_EXPORT, YOLO, VOC, LABELME)
 
 
 def prepare_objects(root: Path, options: DataOptions) -> Prepared:
@@ -36,8 +41,14 @@ def prepare_objects(root: Path, options: DataOptions) -> Prepared:
 
 def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     layout = choose_layout(root, LAYOUTS)
-    tables = layout.read(root, options.splits)
     findings = Findings()
+    tables = layout.read(root, options.splits, findings)
+    notes = []
+    if 'all' in tables:
+        tables, note = _split_all(tables['all'], root, options, folder)
+        notes.append(note)
+    elif options.val_fraction is not None:
+        notes.append(f'--val-fraction is not used: {root} has a part for validation.')
     classes = _same_classes(tables)
     splits = {}
     for split, table in tables.items():
@@ -49,7 +60,27 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         for split, table in tables.items()
     }
     check_shared(images, findings)
-    return Prepared(layout.name, classes, splits, findings.notes())
+    return Prepared(layout.name, classes, splits, notes + findings.notes())
+
+
+def _split_all(
+    tables: ObjectTables, root: Path, options: DataOptions, folder: Path
+) -> tuple[dict[str, ObjectTables], str]:
+    """Choose images for validation; returns the splits needed and a note on them."""
+    names = {row['file_name']: row['id'] for row in tables.content['images']}
+    ordered = sorted(names)  # so the choice does not depend on how they are listed
+    chosen = choose_validation(len(ordered), root, options)
+    val = [ordered[i] for i in chosen]
+    listed = folder / 'val.txt'
+    write_text(listed, '\n'.join(val) + '\n')
+    ids = dict(val={names[name] for name in val})
+    ids['train'] = set(names.values()) - ids['val']
+    note = (
+        f'{root} has no validation part: of its {len(ordered)} images, '
+        f'{len(ids["train"])} are for training and {len(val)} for validation, chosen '
+        f'by chance with seed {options.seed}; the latter are listed in {listed}.'
+    )
+    return {split: part_of(tables, ids[split]) for split in options.splits}, note
 
 
 def _same_classes(tables: dict[str, ObjectTables]) -> list[str]:

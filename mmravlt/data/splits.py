@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from .base import DataError, DataOptions
+from .objects import ObjectTables
 
 
 def choose_validation(count: int, root: Path, options: DataOptions) -> list[int]:
@@ -36,3 +37,20 @@ def choose_validation(count: int, root: Path, options: DataOptions) -> list[int]
         )
     chosen = min(max(round(count * fraction), 1), count - 1)
     return sorted(random.Random(options.seed).sample(range(count), chosen))
+
+
+def part_of(tables: ObjectTables, images: set) -> ObjectTables:
+    """The tables of some of the images.
+
+    Args:
+        tables (ObjectTables): of all images.
+        images (set): ids of those to keep.
+    """
+    content = tables.content
+    part = dict(
+        content,
+        images=[row for row in content['images'] if row['id'] in images],
+        annotations=[x for x in content['annotations'] if x['image_id'] in images],
+        categories=list(content['categories']),
+    )
+    return ObjectTables(tables.source, tables.image_dir, part, changed=True)

@@ -149,7 +149,8 @@ DETECTION = Task(
     name='detection and instance segmentation',
     package='mmdet',
     distributions=('mmdet', 'onedl-mmdetection'),
-    layout='COCO-style (annotations/instances_{train,val}*.json and image folders)',
+    layout='COCO-style (annotations/instances_{train,val}*.json and image folders), an '
+    'export of Roboflow, CVAT or Label Studio, YOLO, Pascal VOC or LabelMe',
     prepare=prepare_objects,
     use_data=use_detection_data,
     build_inferencer=build_inferencer,

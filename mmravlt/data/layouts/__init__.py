@@ -18,15 +18,19 @@ class Layout:
         described (str): the files that make it, in a few words.
         find (Callable): takes a folder; tells by which file in it this layout is
             recognised, or gives None. Opens what it must to be sure.
-        read (Callable): ``(root, splits)`` reads the data of these splits, of 'train'
-            and 'val', by their names; data that has none is under 'all'. May raise
-            DataError.
+        read (Callable): ``(root, splits, findings)`` reads the data of these splits, of
+            'train' and 'val', by their names; data that has no part for validation is
+            under 'all'. What is odd but has one right reading is counted in
+            ``findings``. May raise DataError.
+        plain (bool): whether its files have names that mean nothing else: it is taken
+            even where another layout fits, too.
     """
 
     name: str
     described: str
     find: Callable[[Path], str | None]
-    read: Callable[[Path, tuple[str, ...]], dict]
+    read: Callable[..., dict]
+    plain: bool = False
 
 
 def choose_layout(root: Path, layouts: Iterable[Layout]) -> Layout:
@@ -36,6 +40,9 @@ def choose_layout(root: Path, layouts: Iterable[Layout]) -> Layout:
         DataError: if it is of none or of several; lists all, and what was found.
     """
     layouts = list(layouts)
+    for layout in layouts:
+        if layout.plain and layout.find(root):
+            return layout
     found = {layout.name: layout.find(root) for layout in layouts}
     fitting = [layout for layout in layouts if found[layout.name]]
     if len(fitting) == 1:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ..base import DataError
+from ..findings import Findings
 from ..objects import ObjectTables
 from . import Layout
 
@@ -16,6 +17,8 @@ KINDS = dict(
     panoptic='things and stuff, for a panoptic segmentor such as Panoptic FPN',
 )
 
+TEST_FOR_VAL = 'split is the one named test, as none is named val'
+
 # What the tables of all kinds of annotation files must hold, and of which type.
 IMAGES = dict(id=int | str, file_name=str)
 CATEGORIES = dict(id=int | str, name=str)
@@ -24,28 +27,44 @@ OBJECTS = dict(image_id=int | str, category_id=int | str)
 
 def find_coco(root: Path) -> str | None:
     """Why a folder is taken for COCO's, or None."""
-    patterns = [f'annotations/{kind}_*.json' for kind in KINDS]
-    found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    found = [path for split in ('train', 'val') for path in _files_of(root, split)]
     return str(found[0].relative_to(root)) if found else None
 
 
-def read_coco(root: Path, splits: tuple[str, ...]) -> dict[str, ObjectTables]:
+def _files_of(root: Path, split: str) -> list[Path]:
+    """The annotation files of a split, of all kinds."""
+    patterns = [f'annotations/{kind}_{split}*.json' for kind in KINDS]
+    return [path for pattern in patterns for path in sorted(root.glob(pattern))]
+
+
+def read_coco(
+    root: Path, splits: tuple[str, ...], findings: Findings
+) -> dict[str, ObjectTables]:
     """Read ``annotations/instances_{train,val}*.json``.
 
     Args:
         root (Path): the folder that holds ``annotations``.
-        splits (tuple[str]): of 'train' and 'val'.
+        splits (tuple[str]): of 'train' and 'val'. Where none is named val, test stands
+            in for it; without that, train is under 'all'.
+        findings (Findings): says so.
 
     Raises:
         DataError: says what was looked for and where.
     """
     layout = dict(images=IMAGES, annotations=OBJECTS, categories=CATEGORIES)
+    files = {split: split for split in splits}
+    if not _files_of(root, 'val'):
+        if any(root.glob('annotations/instances_test*.json')):
+            files['val'] = 'test'
+            findings.add('val', TEST_FOR_VAL, str(root))
+        else:
+            files = dict(all='train')
     tables = {}
-    for split in splits:
+    for name, split in files.items():
         ann_file = find_annotations(root, 'instances', split)
         content = read_tables(ann_file, layout)
         names = [image['file_name'] for image in content['images']]
-        tables[split] = ObjectTables(
+        tables[name] = ObjectTables(
             source=ann_file,
             image_dir=find_image_dir(root, ann_file, split, names),
             content=content,
@@ -58,6 +77,7 @@ COCO = Layout(
     described='annotations/instances_{train,val}*.json and image folders',
     find=find_coco,
     read=read_coco,
+    plain=True,
 )
 
 
