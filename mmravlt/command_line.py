@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from . import tasks
-from .checkpoint import CheckpointError, load_file
+from .checkpoint import CheckpointError
 from .data.files import IMAGE_SUFFIXES
 from .data.images import image_size
 from .inference import optimize_for_inference
@@ -238,25 +238,6 @@ def read_run_config(args: argparse.Namespace, training: bool) -> Config:
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg
-
-
-def check_resumable(path: str) -> None:
-    """Make sure that a file holds the state of a training, not weights alone.
-
-    Args:
-        path (str): a file; addresses are not looked at.
-
-    Raises:
-        CheckpointError: if it does not.
-    """
-    if '://' in path:
-        return
-    checkpoint = load_file(path)
-    if 'iter' not in (checkpoint.get('meta') or {}):
-        raise CheckpointError(
-            f'{path} holds no state of a training to go on from; to start from its '
-            f'weights, use --cfg-options load_from={path} instead of --resume'
-        )
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -4,18 +4,18 @@ python tools/train.py configs/mmdet/mask_rcnn_ravlt_t_1x.py
 """
 
 import argparse
+import os
+from pathlib import Path
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.checkpoint import CheckpointError
 from mmravlt.command_line import (
     add_common_arguments,
     build_runner,
-    check_resumable,
-    exit_on,
     exit_on_missing_files,
     read_run_config,
 )
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
+from mmravlt.resuming import check_resumable, newest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,6 +37,16 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def find_checkpoint(resume: str | None, work_dir: str) -> str | None:
+    """The file that --resume names, or the newest one of the work dir, if any."""
+    if resume != 'auto':
+        return resume
+    path, why = newest_checkpoint(Path(work_dir))
+    if os.environ.get('RANK', '0') == '0':
+        print(f'--resume: {why}')
+    return str(path) if path else None
+
+
 def main() -> None:
     args = parse_args()
     cfg = read_run_config(args, training=True)
@@ -50,16 +60,16 @@ def main() -> None:
                 f'{args.config} does not set'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
+    checkpoint = find_checkpoint(args.resume, cfg.work_dir)
+    if checkpoint:
         cfg.resume = True
-        cfg.load_from = None
-        if args.resume != 'auto':
-            with exit_on(CheckpointError):
-                check_resumable(args.resume)
-            cfg.load_from = args.resume
+        cfg.load_from = checkpoint
     adapt_to_device(cfg)
     with exit_on_missing_files():
-        build_runner(cfg).train()
+        runner = build_runner(cfg)
+        if checkpoint:
+            check_resumable(checkpoint, cfg, runner.model)
+        runner.train()
     leave_gloo()
 
 
