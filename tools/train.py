@@ -7,21 +7,37 @@ import argparse
 import os
 from pathlib import Path
 
+from mmengine.config import Config
+
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.command_line import (
     add_common_arguments,
     build_runner,
+    existing_device,
+    exit_on,
     exit_on_missing_files,
     read_run_config,
 )
-from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
+from mmravlt.data import Prepared
+from mmravlt.openmmlab.device import adapt_to_device, leave_gloo, use_device
 from mmravlt.resuming import check_resumable, newest_checkpoint
+from mmravlt.training import (
+    OptionError,
+    add_training_options,
+    doubts,
+    training_options,
+    use_options,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
+    add_training_options(parser)
+    parser.add_argument(
+        '--device', type=existing_device, help='such as cpu or cuda:1; a GPU by default'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -49,7 +65,17 @@ def find_checkpoint(resume: str | None, work_dir: str) -> str | None:
 
 def main() -> None:
     args = parse_args()
-    cfg = read_run_config(args, training=True)
+    if args.device:
+        use_device(args.device)
+
+    def change(cfg: Config, data: Prepared | None) -> None:
+        with exit_on(OptionError):
+            said = use_options(cfg, training_options(args), data)
+        if os.environ.get('RANK', '0') == '0':
+            for line in (*said, *doubts(cfg, data)):
+                print(f'training: {line}')
+
+    cfg = read_run_config(args, training=True, change=change)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
