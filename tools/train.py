@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
+from mmravlt import tasks
 from mmravlt.command_line import (
     add_common_arguments,
     build_runner,
@@ -20,6 +21,7 @@ from mmravlt.command_line import (
 )
 from mmravlt.data import Prepared
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo, use_device
+from mmravlt.openmmlab.results import ResultsHook
 from mmravlt.resuming import check_resumable, newest_checkpoint
 from mmravlt.training import (
     OptionError,
@@ -93,6 +95,7 @@ def main() -> None:
     adapt_to_device(cfg)
     with exit_on_missing_files():
         runner = build_runner(cfg)
+        runner.register_hook(ResultsHook(tasks.of(cfg).score(cfg)))
         if checkpoint:
             check_resumable(checkpoint, cfg, runner.model)
         runner.train()
