@@ -100,7 +100,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='the patch embedding and the first N stages do not learn',
     )
-    group.add_argument('--logger', choices=[*LOGGERS, 'csv'])
+    group.add_argument(
+        '--logger', choices=[*LOGGERS, 'csv'], help='csv is results.csv, always written'
+    )
     group.add_argument(
         '--keep',
         choices=['best', 'last', 'best,last', 'all'],
