@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from mmengine.runner import Runner
 from torch import nn
 
 from . import tasks
-from .checkpoint import CheckpointError, load_file
+from .checkpoint import CheckpointError
+from .data import Prepared
 from .data.files import IMAGE_SUFFIXES
 from .data.images import image_size
 from .inference import optimize_for_inference
 from .tasks.config import dicts, innermost_dataset, palette
+
+Change = Callable[[Config, Prepared | None], None]
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,6 +197,7 @@ def read_config(
     data: str | None = None,
     training: bool = False,
     data_options: dict | None = None,
+    change: Change | None = None,
 ) -> Config:
     """Read a config and change it as the command line says.
 
@@ -205,10 +209,13 @@ def read_config(
         data (str | None): the folder of ``--data``.
         training (bool): whether that must have training data.
         data_options (dict | None): of :class:`mmravlt.data.DataOptions`.
+        change (Callable | None): takes the config, after ``--data`` and before
+            ``--cfg-options``, and what was found of the data, if any.
     """
     if not Path(path).is_file():
         raise SystemExit(f'error: there is no config file {path}')
     cfg = Config.fromfile(path)
+    prepared = None
     if data:
         with exit_on(tasks.DataError):
             prepared = tasks.use_custom_data(
@@ -217,46 +224,36 @@ def read_config(
         if int(os.environ.get('RANK', 0)) == 0:
             for note in prepared.notes:
                 print(f'--data: {note}')
+    if change:
+        change(cfg, prepared)
     if options:
         cfg.merge_from_dict(options)
     return cfg
 
 
-def read_run_config(args: argparse.Namespace, training: bool) -> Config:
+def read_run_config(
+    args: argparse.Namespace,
+    training: bool,
+    change: Change | None = None,
+) -> Config:
     """Read the config of a training or a test.
 
     Args:
         args (Namespace): with ``config`` and the options of
             :func:`add_common_arguments`.
         training (bool): whether ``--data`` must have training data.
+        change (Callable | None): as for :func:`read_config`.
     """
     options = data_options(args)
-    cfg = read_config(args.config, args.cfg_options, args.data, training, options)
+    cfg = read_config(
+        args.config, args.cfg_options, args.data, training, options, change
+    )
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg
-
-
-def check_resumable(path: str) -> None:
-    """Make sure that a file holds the state of a training, not weights alone.
-
-    Args:
-        path (str): a file; addresses are not looked at.
-
-    Raises:
-        CheckpointError: if it does not.
-    """
-    if '://' in path:
-        return
-    checkpoint = load_file(path)
-    if 'iter' not in (checkpoint.get('meta') or {}):
-        raise CheckpointError(
-            f'{path} holds no state of a training to go on from; to start from its '
-            f'weights, use --cfg-options load_from={path} instead of --resume'
-        )
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -223,6 +223,42 @@ def test_what_holds_no_weights_is_refused(checkpoint):
         read_contents(checkpoint)
 
 
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda w: {'model_state_dict': w, 'optimizer_state_dict': {'state': {}}},
+        lambda w: {'net': w, 'rng_state': torch.ones(3)},
+        lambda w: {'params': w, 'epoch': 3},
+        lambda w: {'state': {'model': w, 'step': 1}},
+        lambda w: {'weights': w, 'weights_ema': number(AVERAGE)},
+        lambda w: {'network': {f'module.{n}': v for n, v in w.items()}},
+        lambda w: {f'_orig_mod.module.{n}': v for n, v in w.items()},
+        lambda w: {f'module._orig_mod.{n}': v for n, v in w.items()},
+        lambda w: {
+            n.replace('backbone.', 'backbone._orig_mod.'): v for n, v in w.items()
+        },
+        lambda w: {
+            n.replace('.x.', '.x._fsdp_wrapped_module._checkpoint_wrapped_module.'): v
+            for n, v in w.items()
+        },
+    ],
+)
+def test_weights_are_found_under_any_key_and_what_wrappers_name_is_taken_out(wrap):
+    contents = read_contents(wrap(number(RAW)))
+    assert contents.weights.keys() == number(RAW).keys()
+    assert (contents.weights['backbone.x.weight'] == RAW).all()
+
+
+def test_several_sets_of_weights_are_refused():
+    with pytest.raises(WrongWeightsError, match="each of 'generator', 'critic'"):
+        read_contents({'generator': number(RAW), 'critic': number(AVERAGE)})
+
+
+def test_of_several_sets_of_weights_that_with_a_known_backbone_is_taken():
+    contents = read_contents({'head': number(RAW), 'detector': dict(DETECTOR)})
+    assert contents.weights.keys() == DETECTOR.keys()
+
+
 def test_two_backbones_in_unknown_places_are_refused():
     weights = {
         f'{who}.{n}': v for who in ('student', 'teacher') for n, v in DETECTOR.items()

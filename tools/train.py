@@ -4,24 +4,42 @@ python tools/train.py configs/mmdet/mask_rcnn_ravlt_t_1x.py
 """
 
 import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config
 
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
-from mmravlt.checkpoint import CheckpointError
+from mmravlt import tasks
 from mmravlt.command_line import (
     add_common_arguments,
     build_runner,
-    check_resumable,
+    existing_device,
     exit_on,
     exit_on_missing_files,
     read_run_config,
 )
-from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
+from mmravlt.data import Prepared
+from mmravlt.openmmlab.device import adapt_to_device, leave_gloo, use_device
+from mmravlt.openmmlab.results import ResultsHook
+from mmravlt.resuming import check_resumable, newest_checkpoint
+from mmravlt.training import (
+    OptionError,
+    add_training_options,
+    doubts,
+    training_options,
+    use_options,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
+    add_training_options(parser)
+    parser.add_argument(
+        '--device', type=existing_device, help='such as cpu or cuda:1; a GPU by default'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -37,9 +55,29 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def find_checkpoint(resume: str | None, work_dir: str) -> str | None:
+    """The file that --resume names, or the newest one of the work dir, if any."""
+    if resume != 'auto':
+        return resume
+    path, why = newest_checkpoint(Path(work_dir))
+    if os.environ.get('RANK', '0') == '0':
+        print(f'--resume: {why}')
+    return str(path) if path else None
+
+
 def main() -> None:
     args = parse_args()
-    cfg = read_run_config(args, training=True)
+    if args.device:
+        use_device(args.device)
+
+    def change(cfg: Config, data: Prepared | None) -> None:
+        with exit_on(OptionError):
+            said = use_options(cfg, training_options(args), data)
+        if os.environ.get('RANK', '0') == '0':
+            for line in (*said, *doubts(cfg, data)):
+                print(f'training: {line}')
+
+    cfg = read_run_config(args, training=True, change=change)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -50,16 +88,17 @@ def main() -> None:
                 f'{args.config} does not set'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
+    checkpoint = find_checkpoint(args.resume, cfg.work_dir)
+    if checkpoint:
         cfg.resume = True
-        cfg.load_from = None
-        if args.resume != 'auto':
-            with exit_on(CheckpointError):
-                check_resumable(args.resume)
-            cfg.load_from = args.resume
+        cfg.load_from = checkpoint
     adapt_to_device(cfg)
     with exit_on_missing_files():
-        build_runner(cfg).train()
+        runner = build_runner(cfg)
+        runner.register_hook(ResultsHook(tasks.of(cfg).score(cfg)))
+        if checkpoint:
+            check_resumable(checkpoint, cfg, runner.model)
+        runner.train()
     leave_gloo()
 
 

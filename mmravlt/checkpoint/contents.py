@@ -8,7 +8,8 @@ written by         weights stand under   names
 the release, DeiT  ``model``             ``layers.…``, ``proj``, ``head``
 mmcv 1.x           ``state_dict``        ``backbone.layers.…``, ``neck.…``
 MMEngine           ``state_dict``        the same; heads of mmpretrain ``head.fc``
-anyone             the top               any of these, maybe after ``module.``
+anyone             the top, or a key     any of these, maybe with what wrappers add,
+                   of their own          such as ``module.`` or ``_orig_mod.``
 =================  ====================  ===================================
 
 Here they all get the names that MMEngine's models have, in which the backbone
@@ -18,6 +19,7 @@ expects. What differs between the families of models is in :mod:`.families`.
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,20 +124,15 @@ def choose_weights(
         averaged: As for :func:`read_contents`.
 
     Returns:
-        The weights by the names in the file, without ``module.``; and where the
-        file holds a moving average too, which of the two they are, in words.
+        The weights by the names in the file, without what wrappers put into them; and
+        where the file holds a moving average too, which of the two they are, in words.
 
     Raises:
-        WrongWeightsError: It holds no weights, or no average although one is
-            wanted.
+        WrongWeightsError: It holds no weights, several that may be meant, or no
+            average although one is wanted.
     """
-    key = None
-    if isinstance(checkpoint, Mapping):
-        keys = ('state_dict', 'model')
-        key = next((k for k in keys if isinstance(checkpoint.get(k), Mapping)), None)
-    weights = _strip(checkpoint if key is None else checkpoint[key])
-    if not any(isinstance(value, Tensor) for value in weights.values()):
-        raise WrongWeightsError('it holds no weights')
+    key, found = _find_weights(checkpoint)
+    weights = _strip(found)
 
     # MMCV 1.x keeps the other set as buffers of the model.
     companions = {f'ema_{n.replace(".", "_")}': n for n in weights}
@@ -144,13 +141,12 @@ def choose_weights(
         weights = {n: v for n, v in weights.items() if n not in companions}
         others = {**weights, **others}
         is_average, places = True, ("names without 'ema_'", "names with 'ema_'")
-    elif isinstance(checkpoint.get('ema_state_dict'), Mapping):
+    elif key == 'state_dict' and isinstance(checkpoint.get('ema_state_dict'), Mapping):
         others = _strip(checkpoint['ema_state_dict'])
         is_average, places = True, ("'state_dict'", "'ema_state_dict'")
     else:
-        averages = {'model': 'model_ema', 'state_dict': 'state_dict_ema'}
-        key_of_average = averages.get(key or '')
-        if not isinstance(checkpoint.get(key_of_average), Mapping):
+        key_of_average = _find_average(checkpoint) if key else None
+        if key_of_average is None:
             if averaged:
                 raise WrongWeightsError('it holds no moving average (EMA) of weights')
             return weights, ''
@@ -166,12 +162,61 @@ def choose_weights(
     return weights, f'the {mine} of {places[0]}, not the {other} of {places[1]}'
 
 
-def _strip(weights: Any) -> dict[str, Any]:
-    """Without the ``module.`` that a wrapper for several GPUs puts before names."""
-    if not isinstance(weights, Mapping):
-        return {}
+def _find_weights(checkpoint: Any) -> tuple[str, Mapping]:
+    """The weights in a checkpoint, and the key that they are under, '' for none.
+
+    Raises:
+        WrongWeightsError: There are none, or several that may be meant.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise WrongWeightsError('it holds no weights')
+    for key in ('state_dict', 'model'):
+        if _holds_tensors(checkpoint.get(key)):
+            return key, checkpoint[key]
+    sets = {k: v for k, v in checkpoint.items() if _holds_tensors(v)}
+    raw = {key: v for key, v in sets.items() if 'ema' not in str(key)} or sets
+    known = [key for key in raw if find_backbones(shapes_of(_strip(raw[key])))]
+    if not sets and _holds_tensors(checkpoint):
+        return '', checkpoint
+    keys = known or list(raw)
+    if len(keys) > 1:
+        raise WrongWeightsError(
+            f'it holds weights under each of {", ".join(map(repr, keys))}: save those '
+            'that are meant alone'
+        )
+    if keys:
+        return keys[0], sets[keys[0]]
+    for part in checkpoint.values():  # such as {'state': {'model': …}}
+        if isinstance(part, Mapping):
+            with suppress(WrongWeightsError):
+                return '', _find_weights(part)[1]
+    raise WrongWeightsError('it holds no weights')
+
+
+def _find_average(checkpoint: Mapping) -> str | None:
+    """Under which key a checkpoint has the moving average of other weights in it."""
+    keys = (key for key, value in checkpoint.items() if _holds_tensors(value))
+    return next((key for key in keys if 'ema' in str(key)), None)
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(
+        isinstance(name, str) and isinstance(v, Tensor) for name, v in value.items()
+    )
+
+
+# What wrappers put into names: those for several GPUs before them, and torch.compile,
+# activation checkpointing and FSDP before the part that they wrap.
+_WRAPPERS = re.compile(
+    r'^((module|_orig_mod)\.)+'
+    r'|(?<![^.])(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.'
+)
+
+
+def _strip(weights: Mapping) -> dict[str, Any]:
+    """Without what wrappers put into the names."""
     named = {n: v for n, v in weights.items() if isinstance(n, str)}
-    return {re.sub(r'^(module\.)+', '', name): v for name, v in named.items()}
+    return {_WRAPPERS.sub('', name): v for name, v in named.items()}
 
 
 def shapes_of(weights: Mapping[str, Any]) -> Shapes:

@@ -4,9 +4,24 @@ import logging
 import os
 import sys
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
+
+
+def use_device(name: str) -> None:
+    """Let MMEngine's runners use a device of this machine.
+
+    Args:
+        name (str): such as 'cpu', 'cuda' or 'cuda:1'.
+    """
+    from mmengine.device import utils
+
+    device = torch.device(name)
+    if device.type == 'cuda' and device.index is not None:
+        torch.cuda.set_device(device)
+    utils.DEVICE = device.type
 
 
 def adapt_to_device(cfg: Config) -> None:

@@ -61,6 +61,8 @@ class Task:
             hook draw what a test predicts into a folder.
         dump_metric (Callable): gives the metric class that writes what a test
             predicts to a file.
+        score (Callable): ``(cfg)`` gives the name of the score by which a training is
+            judged, as the library logs it; higher is better.
         image_size (tuple[int, int]): height and width at which models are counted
             and timed, in pixels; the paper's.
         heads (Mapping): by the name of a model's base class, ``(meter, features)``
@@ -82,6 +84,7 @@ class Task:
     predict: Callable[[Any, Path, float], Prediction]
     draw_tests: Callable[[Config, str], None]
     dump_metric: Callable[[], type]
+    score: Callable[[Config], str]
     image_size: tuple[int, int]
     heads: Mapping[str, Callable]
     sample: Callable[[tuple[int, int]], Any]

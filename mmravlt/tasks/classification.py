@@ -160,6 +160,7 @@ CLASSIFICATION = Task(
     predict=predict,
     draw_tests=draw_tests,
     dump_metric=dump_metric,
+    score=lambda cfg: 'accuracy/top1',
     image_size=(224, 224),
     heads=dict(ImageClassifier=run_head),
     sample=make_sample,

@@ -83,6 +83,12 @@ def dump_metric() -> type:
     return DumpDetResults
 
 
+def score(cfg: Config) -> str:
+    """The AP of masks, if the model learns them, else of boxes."""
+    has_masks = any('mask_head' in node for node in dicts(cfg.model))
+    return 'coco/segm_mAP' if has_masks else 'coco/bbox_mAP'
+
+
 def run_single_stage(meter, features: tuple[Tensor, ...]) -> None:
     """The one head of a single-stage detector."""
     meter.run('bbox_head', features)
@@ -157,6 +163,7 @@ DETECTION = Task(
     predict=predict,
     draw_tests=draw_tests,
     dump_metric=dump_metric,
+    score=score,
     image_size=(800, 1280),
     heads=dict(
         SingleStageDetector=run_single_stage,

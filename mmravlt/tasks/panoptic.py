@@ -108,6 +108,7 @@ PANOPTIC = Task(
     predict=predict,
     draw_tests=DETECTION.draw_tests,
     dump_metric=DETECTION.dump_metric,
+    score=lambda cfg: 'coco_panoptic/PQ',
     image_size=DETECTION.image_size,
     heads=dict(TwoStagePanopticSegmentor=run_heads),
     sample=make_sample,

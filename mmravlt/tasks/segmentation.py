@@ -209,6 +209,7 @@ SEGMENTATION = Task(
     predict=predict,
     draw_tests=draw_tests,
     dump_metric=dump_metric,
+    score=lambda cfg: 'mIoU',
     image_size=(512, 2048),
     heads=dict(EncoderDecoder=run_heads),
     sample=make_sample,

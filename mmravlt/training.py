@@ -1,0 +1,409 @@
+"""Options of a training in plain words, and what they change in a config.
+
+A config states its schedule for its own data: so many epochs or iterations of so many
+images. Where an option is given, all that depends on it follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mmengine.config import Config
+
+from . import tasks
+from .data import Prepared
+from .tasks.config import dicts, type_name
+
+# A warm-up takes at most this part of a run whose length was chosen.
+WARM_UP = 0.1
+
+LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
+
+# What states sizes of images in pipelines
+SIZES = ('scale', 'scales', 'crop_size', 'size', 'img_scale')
+
+
+class OptionError(ValueError):
+    """An option cannot be followed; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a user may choose about a training; None keeps what the config says.
+
+    Attributes:
+        epochs (int | None): how often each image is seen.
+        batch_size (int | None): images in one step of one process.
+        lr (float | None): the learning rate at its highest.
+        image_size (int | None): the shorter side of the images, in pixels.
+        patience (int | None): end after so many evaluations without a better score.
+        workers (int | None): processes of each loader.
+        seed (int | None): of all random numbers.
+        weights (str | None): a file or address to start from; 'none' for random ones.
+        freeze (int | None): stages of the backbone that do not learn; 0 is the patch
+            embedding alone.
+        logger (str | None): 'tensorboard', 'wandb' or 'csv'.
+        keep (str | None): 'best', 'last', 'best,last' or 'all': which checkpoints.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    image_size: int | None = None
+    patience: int | None = None
+    workers: int | None = None
+    seed: int | None = None
+    weights: str | None = None
+    freeze: int | None = None
+    logger: str | None = None
+    keep: str | None = None
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :class:`TrainingOptions`."""
+    group = parser.add_argument_group(
+        'training', 'Without these, a config trains as it is written.'
+    )
+    positive, whole = _at_least(1), _at_least(0)
+    group.add_argument('--epochs', type=positive, help='how often each image is seen')
+    group.add_argument(
+        '--batch-size',
+        type=positive,
+        help='images per step and GPU; the learning rate follows, unless --lr is given',
+    )
+    group.add_argument('--lr', type=float, help='the learning rate at its highest')
+    group.add_argument(
+        '--image-size',
+        type=_at_least(32),
+        metavar='PIXELS',
+        help='the shorter side of images in training and evaluation; other sizes, such '
+        'as those of crops, follow',
+    )
+    group.add_argument(
+        '--patience',
+        type=positive,
+        metavar='N',
+        help='end after N evaluations without a better score',
+    )
+    group.add_argument('--workers', type=whole, help='processes of each data loader')
+    group.add_argument('--seed', type=whole, help='of all random numbers')
+    group.add_argument(
+        '--weights', help='start from this file or address; "none" for random weights'
+    )
+    group.add_argument(
+        '--freeze',
+        type=whole,
+        metavar='N',
+        help='the patch embedding and the first N stages do not learn',
+    )
+    group.add_argument(
+        '--logger', choices=[*LOGGERS, 'csv'], help='csv is results.csv, always written'
+    )
+    group.add_argument(
+        '--keep',
+        choices=['best', 'last', 'best,last', 'all'],
+        help='which checkpoints stay on the disk',
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f'{value} is less than {least}')
+        return value
+
+    return number
+
+
+def training_options(args: argparse.Namespace) -> TrainingOptions:
+    """The options of a command line."""
+    names = TrainingOptions.__dataclass_fields__
+    return TrainingOptions(**{name: getattr(args, name) for name in names})
+
+
+def use_options(
+    cfg: Config, options: TrainingOptions, data: Prepared | None = None
+) -> list[str]:
+    """Change a config as the options say.
+
+    Args:
+        cfg (Config): of a training, changed in place.
+        options (TrainingOptions): what was chosen.
+        data (Prepared | None): of ``--data``, with the number of images.
+
+    Returns:
+        list[str]: what each option became, a few words each.
+
+    Raises:
+        OptionError: if the config cannot follow an option.
+    """
+    said = []
+    if options.image_size:
+        said.append(_set_image_size(cfg, options.image_size))
+    if options.batch_size or options.lr is not None:
+        said.append(_set_batch_and_rate(cfg, options.batch_size, options.lr))
+    if options.epochs or options.batch_size:
+        said += _set_length(cfg, options.epochs, data)
+    if options.workers is not None:
+        for loader in _loaders(cfg):
+            loader.num_workers = options.workers
+            loader.persistent_workers = options.workers > 0
+        said.append(f'{options.workers} workers')
+    if options.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=options.seed)
+        said.append(f'seed {options.seed}')
+    if options.weights is not None:
+        _set_weights(cfg, options.weights)
+        said.append(f'weights {options.weights}')
+    if options.freeze is not None:
+        cfg.model.backbone.frozen_stages = options.freeze
+        said.append(f'{options.freeze} stages frozen')
+    if options.logger in LOGGERS:
+        backends = cfg.visualizer.get('vis_backends') or []
+        cfg.visualizer.vis_backends = [*backends, dict(type=LOGGERS[options.logger])]
+        said.append(f'logged to {options.logger}')
+    if options.keep or options.patience:
+        _set_checkpoints(cfg, options.keep or 'best,last')
+    if options.patience:
+        name = tasks.of(cfg).score(cfg)
+        hook = dict(type='EarlyStoppingHook', monitor=name, rule='greater')
+        hook.update(patience=options.patience, min_delta=0.0)
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+        said.append(f'ends after {options.patience} evaluations without better {name}')
+    return said
+
+
+def _loaders(cfg: Config) -> list[dict]:
+    keys = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    return [cfg[key] for key in keys if cfg.get(key)]
+
+
+def num_processes() -> int:
+    """Over how many processes a step is spread."""
+    return int(os.environ.get('WORLD_SIZE', 1))
+
+
+def _set_batch_and_rate(cfg: Config, batch_size: int | None, lr: float | None) -> str:
+    """Set the images of a step, and the rate; else the rate follows the batch.
+
+    As with ``auto_scale_lr``, a rate stands for a batch of ``base_batch_size`` images
+    over all processes and is proportional to it.
+    """
+    optimizer = cfg.optim_wrapper.optimizer
+    if batch_size:
+        cfg.train_dataloader.batch_size = batch_size
+    if lr is not None:
+        if not 0 < lr < math.inf:
+            raise OptionError(f'--lr must be above 0; it is {lr}')
+        optimizer.lr = lr
+    else:
+        base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+        if not base:
+            raise OptionError(
+                '--batch-size needs --lr beside it, because the config does not say '
+                'for which batch its rate is (auto_scale_lr.base_batch_size)'
+            )
+        optimizer.lr *= cfg.train_dataloader.batch_size * num_processes() / base
+    if cfg.get('auto_scale_lr'):
+        cfg.auto_scale_lr.enable = False  # or it would be scaled twice
+    return f'{cfg.train_dataloader.batch_size} images a step, rate {optimizer.lr:.3g}'
+
+
+def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[str]:
+    """Set the length of a run, and let schedules, evaluation and saving follow it."""
+    by_epoch = 'max_epochs' in cfg.train_cfg
+    steps = steps_per_epoch(cfg, data)
+    old = cfg.train_cfg.max_epochs if by_epoch else cfg.train_cfg.max_iters
+    if not epochs and not (by_epoch and steps):
+        return []
+    if steps is None and not by_epoch:
+        raise OptionError(
+            f'--epochs needs --data here, because this config counts {old} iterations '
+            'and does not say how many images it has'
+        )
+    new = (epochs or old) if by_epoch else epochs * steps
+    _scale_schedulers(cfg, old, new, by_epoch, steps)
+    if by_epoch:
+        cfg.train_cfg.max_epochs = new
+        # the whole length, where a config closes its augmentation near the end
+        interval = min(cfg.train_cfg.get('val_interval', 1), new)
+    else:
+        cfg.train_cfg.max_iters = new
+        interval = min(cfg.train_cfg.get('val_interval', steps), max(steps, new // 10))
+    cfg.train_cfg.val_interval = interval
+    if 'checkpoint' in (cfg.get('default_hooks') or {}):
+        hook = cfg.default_hooks.checkpoint
+        hook.interval = min(hook.get('interval', interval), interval)
+    return [f'{epochs or old} epochs' + (f' of {steps} steps' if steps else '')]
+
+
+def steps_per_epoch(cfg: Config, data: Prepared | None) -> int | None:
+    """Steps in which each image is seen once; None if no data is known."""
+    if data is None:
+        return None
+    loader = cfg.train_dataloader
+    steps = data.splits['train']['images'] / (loader.batch_size * num_processes())
+    return max(math.floor(steps) if loader.get('drop_last') else math.ceil(steps), 1)
+
+
+def _scale_schedulers(
+    cfg: Config, old: int, new: int, by_epoch: bool, steps: int | None
+) -> None:
+    """Stretch all schedules to a new length, and keep warm-ups short.
+
+    Args:
+        cfg (Config): changed in place.
+        old, new (int): lengths in epochs, or in iterations.
+        by_epoch (bool): whether they are in epochs.
+        steps (int | None): iterations in an epoch, if known.
+    """
+    schedulers = cfg.get('param_scheduler') or []
+    given = schedulers if isinstance(schedulers, list) else [schedulers]
+    warm_ups = [s for s in given if is_warm_up(s)]
+    for scheduler in given:
+        if scheduler in warm_ups:
+            _shorten(scheduler, new, by_epoch, steps)
+        elif scheduler.get('by_epoch', True) == by_epoch:
+            _stretch(scheduler, new / old)
+        elif steps:  # in iterations although the run counts epochs
+            _stretch(scheduler, new * steps / scheduler.get('end', new * steps))
+
+
+def is_warm_up(scheduler: dict) -> bool:
+    """Whether a schedule raises the rate at the beginning of a run."""
+    return type_name(scheduler).startswith(('LinearLR', 'LinearParam')) and (
+        scheduler.get('start_factor', 1 / 3) < scheduler.get('end_factor', 1.0)
+        and not scheduler.get('begin', 0)
+    )
+
+
+def _shorten(scheduler: dict, new: int, by_epoch: bool, steps: int | None) -> None:
+    """Let a warm-up take at most a part of a run of ``new`` epochs or iterations."""
+    length = new * (steps or 1) if by_epoch else new
+    end = scheduler.get('end', 5)
+    if scheduler.get('by_epoch', True):
+        if not steps:
+            scheduler['end'] = max(min(end, round(new * WARM_UP)), 1)
+            return
+        end *= steps
+        scheduler.pop('convert_to_iter_based', None)
+        scheduler['by_epoch'] = False
+    elif by_epoch and not steps:
+        return
+    scheduler['end'] = max(min(end, int(length * WARM_UP)), 1)
+
+
+def _stretch(scheduler: dict, factor: float) -> None:
+    """Multiply all times of a schedule."""
+    for key in ('begin', 'end', 'T_max', 'total_iters', 'step_size'):
+        if isinstance(scheduler.get(key), int):
+            least = 0 if key == 'begin' else 1
+            scheduler[key] = max(round(scheduler[key] * factor), least)
+    if 'milestones' in scheduler:
+        scheduler['milestones'] = [
+            max(round(step * factor), 1) for step in scheduler['milestones']
+        ]
+
+
+def _set_image_size(cfg: Config, side: int) -> str:
+    """Let the shorter side of images be ``side``, and all other sizes follow."""
+    old = _short_side(cfg.get('test_dataloader') or cfg.val_dataloader)
+    factor = side / old
+    nodes = [loader.dataset for loader in _loaders(cfg)]
+    nodes.append(cfg.model.get('data_preprocessor') or {})
+    if cfg.get('data_preprocessor'):
+        nodes.append(cfg.data_preprocessor)
+    for node in {id(node): node for node in dicts(nodes)}.values():
+        for key in SIZES:
+            if key in node:
+                node[key] = _resized(node[key], factor)
+    window = cfg.model.get('test_cfg') or {}
+    for node, keys in (
+        (window, ('crop_size', 'stride')),  # of a segmentor that slides over images
+        (cfg.model.backbone, ('img_size',)),  # of a transformer with fixed positions
+    ):
+        for key in keys:
+            if key in node:
+                node[key] = _resized(node[key], factor)
+    return f'images of {side} pixels'
+
+
+def _short_side(loader: dict) -> int:
+    """The shorter side that images are resized and cropped to in evaluation."""
+    sizes = []
+    for step in dicts(loader.dataset):
+        for key in ('scale', 'crop_size'):
+            value = step.get(key)
+            if isinstance(value, int):
+                sizes.append(value)
+            elif isinstance(value, (list, tuple)) and value:
+                sizes.append(min(value))
+    if not sizes:
+        raise OptionError(
+            '--image-size needs a config whose evaluation resizes images; this one '
+            'does not'
+        )
+    return sizes[-1]
+
+
+def _resized(value, factor: float):
+    """A size, or several in lists, multiplied."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resized(v, factor) for v in value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+        return max(round(value * factor), 1)
+    return value
+
+
+def _set_weights(cfg: Config, weights: str) -> None:
+    cfg.model.backbone.init_cfg = None
+    cfg.load_from = None if weights == 'none' else weights
+
+
+def _set_checkpoints(cfg: Config, keep: str) -> None:
+    hook = cfg.default_hooks.checkpoint
+    kept = keep.split(',')
+    hook.save_best = tasks.of(cfg).score(cfg) if keep != 'last' else None
+    hook.rule = 'greater'
+    if keep != 'all':
+        hook.max_keep_ckpts = 1
+        hook.save_last = 'last' in kept
+    if keep == 'best':
+        hook.interval = -1
+
+
+def doubts(cfg: Config, data: Prepared | None) -> list[str]:
+    """Why a run may learn nothing, a sentence each.
+
+    Args:
+        cfg (Config): of the run, with all options.
+        data (Prepared | None): of ``--data``.
+    """
+    steps = steps_per_epoch(cfg, data)
+    if steps is None:
+        return []
+    found = []
+    images = data.splits['train']['images']
+    batch = cfg.train_dataloader.batch_size * num_processes()
+    if images < batch:
+        found.append(
+            f'a step takes {batch} images, but there are only {images} for training; '
+            f'choose --batch-size {max(images // num_processes(), 1)} or less'
+        )
+    total = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * steps
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if is_warm_up(scheduler):
+            per = steps if scheduler.get('by_epoch', True) else 1
+            end = scheduler.get('end', 5) * per
+            if end * 2 > total:
+                found.append(
+                    f'the run has {total} steps, but the learning rate rises during '
+                    f'the first {end}; choose --epochs, with which the warm-up follows'
+                )
+    return found
