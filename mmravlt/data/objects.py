@@ -179,7 +179,7 @@ def _number(tables: ObjectTables, split: str, findings: Findings) -> None:
         return
     findings.add(
         split,
-        'annotations have no number of their own above 0 for an id; all are numbered anew',
+        'annotations have no number of their own above 0 as id; all are numbered anew',
         f'id {wrong[0].get("id")!r}',
         len(wrong),
     )
