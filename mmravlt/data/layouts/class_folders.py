@@ -1,0 +1,113 @@
+"""Images of each class in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..base import DataError
+from ..files import IMAGE_SUFFIXES, list_files, need_folder
+from ..listing import Listing, count_other_files
+from . import Layout
+from .map_folders import IMAGE_FOLDERS, MAP_FOLDERS, first_image
+from .split_folders import choose_parts, split_folders
+
+DESCRIBED = 'with one subfolder per class'
+
+
+def find_class_folders(root: Path) -> str | None:
+    """Why a folder is taken for one of class folders, or None."""
+    parts = split_folders(root)
+    for path in parts.values():
+        filled = next((name for name in _folders(path) if first_image(path / name)), '')
+        if filled:
+            return f'{path.name}/{filled}'
+    if parts:
+        return None
+    names = [name for name in _folders(root) if first_image(root / name)]
+    if any(name.lower() in IMAGE_FOLDERS + MAP_FOLDERS for name in names):
+        return None  # images and their maps, not two classes
+    return ' and '.join(names[:2]) if len(names) > 1 else None
+
+
+def read_class_folders(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
+    """Read ``{train,val}/<class>/…``, or ``<class>/…`` where there are no splits.
+
+    The classes are the sorted names of the folders in ``train``, or in ``val`` where
+    there is no ``train``.
+
+    Raises:
+        DataError: if a folder is missing or holds no class, or one that ``train`` does
+            not have.
+    """
+    found = split_folders(root) or dict(all=root)
+    if 'all' not in found and not found.keys() & {'train', 'val'}:
+        found['val'] = root / 'val'  # there is a test part only, which may be anything
+    if 'val' in found and 'train' in splits:
+        found.setdefault('train', root / 'train')
+    if 'val' not in found and not _folders(found.get('test', Path('/nowhere'))):
+        found.pop('test', None)
+    first = found.get('all') or found.get('train')
+    parts = choose_parts(found, splits)
+    known = _class_names(first or parts['val'][1])
+    listings = {}
+    for split, (part, folder) in parts.items():
+        own = _class_names(folder)
+        for name in own:
+            if name not in known:
+                raise DataError(
+                    f'{folder} has the class {name!r}, but {first} does not; add '
+                    'training images of it or remove the folder.'
+                )
+        pairs, odd = _read_folder(folder, own)
+        absent = [name for name in known if name not in own]
+        if absent:
+            reason = f'classes of {first} have no folder in {folder}, so no score'
+            odd.append((reason, absent[0], len(absent)))
+        if part == 'test':
+            reason = 'images are of the test part, as there is none for validation'
+            odd.append((reason, str(pairs[0][0]), len(pairs)))
+        listings[split] = Listing(folder, pairs, known, odd=odd)
+    return listings
+
+
+def _folders(folder: Path) -> list[str]:
+    """The sorted names of the folders in ``folder``, without hidden ones."""
+    if not folder.is_dir():
+        return []
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(name for name in names if not name.startswith('.'))
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    need_folder(folder, DESCRIBED)
+    names = _folders(folder)
+    if not names:
+        raise DataError(
+            f'{folder} holds no folders; it must have one for each class, with the '
+            'images of that class.'
+        )
+    return tuple(names)
+
+
+def _read_folder(
+    folder: Path, classes: tuple[str, ...]
+) -> tuple[list[tuple[Path, str]], list[tuple[str, str, int]]]:
+    """The images of one split and their classes, and what is odd."""
+    names = list_files(folder, IMAGE_SUFFIXES)
+    pairs = [(folder / name, name.split('/')[0]) for name in names if '/' in name]
+    if not pairs:
+        raise DataError(f'{folder} has no images ({", ".join(IMAGE_SUFFIXES)}).')
+    odd = []
+    loose = [name for name in names if '/' not in name]
+    if loose:
+        reason = f'images lie in {folder} beside the class folders and are left out'
+        odd.append((reason, loose[0], len(loose)))
+    return pairs, odd + count_other_files(folder)
+
+
+CLASS_FOLDERS = Layout(
+    name='class folders',
+    described='{train,val}/<class>/… with images, or <class>/… for --val-fraction',
+    find=find_class_folders,
+    read=read_class_folders,
+)
