@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,12 @@ from .files import IMAGE_SUFFIXES, list_files
 from .findings import Findings
 from .maps import MapValues
 from .splits import choose_validation
+
+# Files beside images that nobody takes for images
+NOTES_SUFFIXES = (
+    *('.txt', '.md', '.csv', '.tsv', '.json', '.jsonl', '.xml', '.yaml', '.yml'),
+    *('.html', '.pdf', '.db', '.ini', '.py', '.ipynb', '.zip'),
+)
 
 
 @dataclass
@@ -107,16 +112,11 @@ def count_files_used_twice(listings: dict[str, Listing], findings: Findings) -> 
             findings.add(split, reason, f'{path} is {first}')
 
 
-def count_other_files(
-    folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES
-) -> list[tuple[str, str, int]]:
-    """What to say of files that are no images by their suffix, if there are any."""
-    suffixes = tuple(suffixes)
-    others = [
-        name
-        for name in list_files(folder, ('',))
-        if not name.lower().endswith(suffixes)
-    ]
+def count_other_files(folder: Path) -> list[tuple[str, str, int]]:
+    """What to say of files that may be images in formats that are not read, if any."""
+    known = IMAGE_SUFFIXES + NOTES_SUFFIXES
+    names = list_files(folder, ('',))
+    others = [name for name in names if not name.lower().endswith(known)]
     reason = f'files in {folder} are no images by their suffix and are left out'
     return [(reason, others[0], len(others))] if others else []
 

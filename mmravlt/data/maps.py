@@ -29,7 +29,7 @@ class MapValues:
         named_in (str): the file that names the classes, for messages.
         zero_ignored (bool): whether mmseg has to ignore 0 and take 1 for the index 0.
         indices (tuple[int] | None): of maps that have other values than indices: the
-            index of each value, from 0 on; 255 for those of no class.
+            index of each value, from 0 on; 255 for those of no class, as 255 itself is.
         colours (dict | None): of maps in colour: the index of each (R, G, B); 255 for
             those of no class.
     """
@@ -123,6 +123,7 @@ class Converter:
         self.values = values
         if values.colours is None:
             self.table = np.full(1 << 16, self.UNKNOWN, np.uint16)
+            self.table[IGNORED] = IGNORED
             self.table[: len(values.indices)] = values.indices
         else:
             self.table = np.full(1 << 24, self.UNKNOWN, np.uint16)

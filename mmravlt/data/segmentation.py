@@ -88,8 +88,8 @@ def _prepare_split(
 
         held = check_files(prepare, triples, f'maps in {listing.source}, and converted')
         pairs = [(image, target) for image, _, target in triples]
-        example = f'{triples[0][1]} as {triples[0][2]}'
-        findings.add(split, 'maps were converted to class indices', example, len(pairs))
+        reason = f'maps were converted to class indices in {place}'
+        findings.add(split, reason, pairs[0][1].name, len(pairs))
     elif options.check:
         held = check_files(
             lambda pair: check_pair(*pair, listing.values),

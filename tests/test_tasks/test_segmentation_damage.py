@@ -74,7 +74,7 @@ def colour(data):
 DAMAGES = {
     'no images': (
         move('images', 'pictures'),
-        r'in none of the layouts .*index maps: images/.*found there: ann.*, pictures\.$',
+        r'in none of the layouts .*index maps: images/.*found there: .*, pictures\.$',
     ),
     'no annotations': (
         move('annotations', 'drawings'),

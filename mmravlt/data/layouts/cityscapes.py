@@ -48,7 +48,7 @@ def read_cityscapes(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
         maps = root / MAPS / images.relative_to(root / IMAGES)
         pairs, odd = pair_files(images, maps)
         by_id = not own and not list_files(maps, ('_labeltrainids.png',))
-        indices = (*_INDICES, *[IGNORED] * (256 - len(_INDICES))) if by_id else None
+        indices = _INDICES if by_id else None
         values = MapValues(
             range(len(classes)),
             named_in=NAMES if own else 'Cityscapes',

@@ -40,15 +40,13 @@ def read_class_folders(root: Path, splits: tuple[str, ...]) -> dict[str, Listing
             not have.
     """
     found = split_folders(root) or dict(all=root)
-    if 'all' not in found and not found.keys() & {'train', 'val'}:
-        found['val'] = root / 'val'  # there is a test part only, which may be anything
-    if 'val' in found and 'train' in splits:
+    if 'test' in found and not _folders(found['test']):
+        del found['test']  # images of no known class
+    if 'all' not in found and 'train' in splits:
         found.setdefault('train', root / 'train')
-    if 'val' not in found and not _folders(found.get('test', Path('/nowhere'))):
-        found.pop('test', None)
-    first = found.get('all') or found.get('train')
     parts = choose_parts(found, splits)
-    known = _class_names(first or parts['val'][1])
+    first = found.get('all') or found.get('train') or parts['val'][1]
+    known = _class_names(first)
     listings = {}
     for split, (part, folder) in parts.items():
         own = _class_names(folder)

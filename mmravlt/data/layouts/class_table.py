@@ -39,7 +39,16 @@ def find_class_table(root: Path) -> str | None:
     if find_class_folders(root):
         return None  # a table beside these may hold anything
     tables = _tables(root)
-    return next((path.name for path in tables if _columns(path)), None)
+    for path in tables:
+        if _columns(path):
+            return path.name
+    if tables:
+        raise DataError(
+            f'{tables[0]} has the columns {", ".join(next(_read(tables[0]))[1])}; of '
+            f'images it needs one out of {", ".join(IMAGE_COLUMNS)}, and of classes '
+            f'one out of {", ".join(LABEL_COLUMNS)}.'
+        )
+    return None
 
 
 def read_class_table(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
@@ -87,9 +96,12 @@ def read_class_table(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
             reason = 'images are of the test part, as there is none for validation'
             listing.odd.append((reason, rows[0].image, len(rows)))
         listings[split] = listing
-    listed = {path for listing in listings.values() for path, _ in listing.pairs}
-    others = [name for name in disk.names if root / name not in listed]
-    if others and set(parts) == set(found):
+    listed = set()
+    for part, (_, rows) in found.items():
+        folder = disk.folder_of([row.image for row in rows], part)
+        listed.update(disk.find(row.image, folder) for row in rows)
+    others = [name for name in disk.names if name not in listed]
+    if others:
         reason = f'images in {root} are in no table and are left out'
         next(iter(listings.values())).odd.append((reason, others[0], len(others)))
     return listings
@@ -218,7 +230,7 @@ def _read_listing(
     used: dict[str, Row] = {}
     missing, twice = [], []
     for row in rows:
-        name = disk.find(row.image, folder) or disk.find(row.image, '')
+        name = disk.find(row.image, folder)
         if name is None:
             missing.append(row)
         elif name not in used:
