@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..base import DataError
@@ -9,7 +10,7 @@ from ..files import IMAGE_SUFFIXES, list_files, need_folder
 from ..listing import Listing, count_other_files
 from . import Layout
 from .map_folders import IMAGE_FOLDERS, MAP_FOLDERS, first_image
-from .split_folders import choose_parts, split_folders
+from .split_folders import choose_parts, split_folders, split_of
 
 DESCRIBED = 'with one subfolder per class'
 
@@ -24,8 +25,8 @@ def find_class_folders(root: Path) -> str | None:
     if parts:
         return None
     names = [name for name in _folders(root) if first_image(root / name)]
-    if any(name.lower() in IMAGE_FOLDERS + MAP_FOLDERS for name in names):
-        return None  # images and their maps, not two classes
+    if any(_is_technical(name) for name in names):
+        return None  # images and their maps, or images of a table, not two classes
     return ' and '.join(names[:2]) if len(names) > 1 else None
 
 
@@ -66,6 +67,13 @@ def read_class_folders(root: Path, splits: tuple[str, ...]) -> dict[str, Listing
             odd.append((reason, str(pairs[0][0]), len(pairs)))
         listings[split] = Listing(folder, pairs, known, odd=odd)
     return listings
+
+
+def _is_technical(name: str) -> bool:
+    """Whether all words of a folder's name are those of splits, images and maps."""
+    words = [word for word in re.split(r'[\W\d_]+', name.lower()) if word]
+    known = (*IMAGE_FOLDERS, *MAP_FOLDERS)
+    return bool(words) and all(split_of(word) or word in known for word in words)
 
 
 def _folders(folder: Path) -> list[str]:
