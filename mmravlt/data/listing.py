@@ -112,6 +112,12 @@ def count_files_used_twice(listings: dict[str, Listing], findings: Findings) -> 
             findings.add(split, reason, f'{path} is {first}')
 
 
+def odd_part(part: str, pairs: list[tuple[Path, Any]]) -> list[tuple[str, str, int]]:
+    """What to say of the part that serves for validation, if its name is another."""
+    reason = 'images are of the test part, as there is none for validation'
+    return [(reason, str(pairs[0][0]), len(pairs))] if part == 'test' else []
+
+
 def count_other_files(folder: Path) -> list[tuple[str, str, int]]:
     """What to say of files that may be images in formats that are not read, if any."""
     known = IMAGE_SUFFIXES + NOTES_SUFFIXES

@@ -51,6 +51,16 @@ def test_a_table_for_each_split_is_read(kind, names, tmp_path):
     assert read(prepared, 'val') == VAL
 
 
+def test_equal_names_in_two_folders_are_told_apart_by_the_split(tmp_path):
+    for split, images in (('train', TRAIN), ('valid', VAL)):
+        for i, number in enumerate(images):
+            save(tmp_path / f'{split}_images/{i}.png', number)
+        rows = dict(enumerate(images.values()))
+        write(tmp_path, f'{split}.csv', 'image,label', rows, '{i}.png,{label}')
+    prepared = prepare(tmp_path)
+    assert (read(prepared, 'train'), read(prepared, 'val')) == (TRAIN, VAL)
+
+
 def write_one(folder, header='image,label', line='{i}.png,{label}', images=TRAIN):
     for number in images:
         save(folder / f'images/{number}.png', number)

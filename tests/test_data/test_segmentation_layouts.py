@@ -96,6 +96,16 @@ def test_a_fraction_is_for_validation_where_there_is_no_part(
     assert sorted(read(again, 'val')) == val
 
 
+def test_test_images_without_maps_are_left_alone(tmp_path):
+    write_split(tmp_path, 'train/{}_sat.jpg', 'train/{}_mask.png')
+    write_split(tmp_path, 'test/{}_sat.jpg', 'elsewhere/{}.png', numbers=(5,))
+    write_names(tmp_path)
+    with pytest.raises(DataError, match='has no validation part'):
+        prepare(tmp_path)
+    (val,) = read(prepare(tmp_path, val_fraction=0.3), 'val')
+    assert val in (0, 1, 2)
+
+
 def test_a_fraction_that_is_not_needed_is_mentioned(tmp_path):
     (note,) = prepare(write_data(tmp_path), val_fraction=0.3).notes
     assert note.startswith('--val-fraction is not used: ')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..listing import Listing
+from ..listing import Listing, odd_part
 from ..maps import IGNORED, MapValues
 from . import Layout
 from .map_folders import find_map_folders, first_image, pair_files
@@ -31,9 +31,9 @@ def read_ade20k(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
     """Read ``images/{training,validation}`` and ``annotations/…``."""
     listings = {}
     parts = choose_parts(find_map_folders(root), splits)
-    for split, (_, (images, maps)) in parts.items():
+    for split, (part, (images, maps)) in parts.items():
         pairs, odd = pair_files(images, maps)
-        listings[split] = Listing(maps, pairs, (), VALUES, odd)
+        listings[split] = Listing(maps, pairs, (), VALUES, odd + odd_part(part, pairs))
     return listings
 
 

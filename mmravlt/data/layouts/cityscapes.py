@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import list_files
-from ..listing import Listing
+from ..listing import Listing, odd_part
 from ..maps import IGNORED, MapValues
 from . import Layout
 from .class_names import NAMES, read_classes
@@ -44,7 +44,7 @@ def read_cityscapes(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
     elif not parts:
         parts['all'] = root / IMAGES
     listings = {}
-    for split, (_, images) in choose_parts(parts, splits).items():
+    for split, (part, images) in choose_parts(parts, splits).items():
         maps = root / MAPS / images.relative_to(root / IMAGES)
         pairs, odd = pair_files(images, maps)
         by_id = not own and not list_files(maps, ('_labeltrainids.png',))
@@ -56,6 +56,7 @@ def read_cityscapes(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
         )
         # Colours and instances, which lie beside the maps, are no oddity.
         odd = [entry for entry in odd if not entry[0].startswith(f'images in {maps} ')]
+        odd += odd_part(part, pairs)
         listings[split] = Listing(maps, pairs, classes, values, odd)
     return listings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..base import DataError
 from ..files import IMAGE_SUFFIXES, list_files, need_folder
-from ..listing import Listing, count_other_files
+from ..listing import Listing, count_other_files, odd_part
 from . import Layout
 from .map_folders import IMAGE_FOLDERS, MAP_FOLDERS, first_image
 from .split_folders import choose_parts, split_folders, split_of
@@ -62,9 +62,7 @@ def read_class_folders(root: Path, splits: tuple[str, ...]) -> dict[str, Listing
         if absent:
             reason = f'classes of {first} have no folder in {folder}, so no score'
             odd.append((reason, absent[0], len(absent)))
-        if part == 'test':
-            reason = 'images are of the test part, as there is none for validation'
-            odd.append((reason, str(pairs[0][0]), len(pairs)))
+        odd += odd_part(part, pairs)
         listings[split] = Listing(folder, pairs, known, odd=odd)
     return listings
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..base import DataError
 from ..files import IMAGE_SUFFIXES, list_files
-from ..listing import Listing
+from ..listing import Listing, odd_part
 from . import Layout
 from .class_folders import find_class_folders
 from .split_folders import SPLIT_NAMES, choose_parts, split_of
@@ -92,9 +93,7 @@ def read_class_table(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
                     f'training has no image of it; add some or take the line out.'
                 )
         listing = _read_listing(path, rows, classes, disk, part)
-        if part == 'test':
-            reason = 'images are of the test part, as there is none for validation'
-            listing.odd.append((reason, rows[0].image, len(rows)))
+        listing.odd += odd_part(part, listing.pairs)
         listings[split] = listing
     listed = set()
     for part, (_, rows) in found.items():
@@ -216,7 +215,8 @@ class Disk:
 
         def rank(folder: str) -> tuple:
             hits = sum(self.find(name, folder) is not None for name in sample)
-            named = any(split_of(piece) == part for piece in folder.split('/'))
+            words = re.split(r'[\W\d_]+', folder)
+            named = any(split_of(word) == part for word in words)
             return hits, named, -folder.count('/'), not folder
 
         return max(self._folders, key=rank)

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..images import unreadable
-from ..listing import Listing
+from ..listing import Listing, odd_part
 from ..maps import WHOLE_MODES, MapValues
 from . import Layout
 from .class_names import NAMES, find_colours, find_names, read_classes, read_colours
@@ -87,11 +87,9 @@ def _read(
     parts = choose_parts(find_map_folders(root), splits)
     for split, (part, (images, maps)) in parts.items():
         pairs, left_out = pair_files(images, maps)
-        if part == 'test':
-            reason = 'images are of the test part, as there is none for validation'
-            left_out.append((reason, str(pairs[0][0]), len(pairs)))
-        listings[split] = Listing(maps, pairs, classes, values, odd + left_out)
-        odd = []  # said once
+        odd = odd + left_out + odd_part(part, pairs)
+        listings[split] = Listing(maps, pairs, classes, values, odd)
+        odd = []  # what the table of colours says, once
     return listings
 
 

@@ -67,9 +67,10 @@ def find_map_folders(root: Path) -> dict[str, tuple[Path, Path]]:
             if parts.keys() & {'val', 'test'}:
                 parts.setdefault('train', root / 'train')
             found = {split: places(path) for split, path in parts.items()}
-            without_maps = not found.get('test', (None, part))[1].is_dir()
-            return {k: v for k, v in found.items() if k != 'test' or not without_maps}
-    return dict(all=(root, root)) if not parts and _mixed(root) else {}
+            if 'test' in found and not _paired(*found['test']):
+                del found['test']  # of which the maps are not given
+            return found
+    return dict(all=(root, root)) if not parts and _paired(root, root) else {}
 
 
 def _places_in(part: Path) -> Callable[[Path], tuple[Path, Path]] | None:
@@ -80,7 +81,7 @@ def _places_in(part: Path) -> Callable[[Path], tuple[Path, Path]] | None:
     for ending in MAP_ENDINGS:
         if part.with_name(part.name + ending).is_dir():
             return lambda path: (path, path.with_name(path.name + ending))
-    return (lambda path: (path, path)) if _mixed(part) else None
+    return (lambda path: (path, path)) if _paired(part, part) else None
 
 
 def _filled(parent: Path, names: tuple[str, ...]) -> Path | None:
@@ -108,9 +109,9 @@ def first_image(folder: Path) -> Path | None:
     return None
 
 
-def _mixed(folder: Path) -> bool:
-    """Whether images and their maps lie in the same folder."""
-    tails, images, maps = match_names(folder, folder)
+def _paired(image_dir: Path, map_dir: Path) -> bool:
+    """Whether some image in a folder has a map in a folder, perhaps the same one."""
+    _, images, maps = match_names(image_dir, map_dir)
     return bool(images.keys() & maps.keys())
 
 

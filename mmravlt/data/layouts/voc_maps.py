@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..base import DataError
 from ..files import IMAGE_SUFFIXES, list_files, need_folder
-from ..listing import Listing
+from ..listing import Listing, odd_part
 from ..maps import IGNORED, MapValues
 from . import Layout
 from .class_names import (
@@ -59,12 +59,12 @@ def read_voc_maps(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
             others.append(path)  # trainval.txt, or default.txt of CVAT
     if others and not parts.keys() & {'train', 'val'}:
         parts = dict(all=others[0])
-    elif parts.keys() == {'test'} or ('train' in splits and 'train' not in parts):
+    elif 'train' in splits and 'train' not in parts:
         raise DataError(
             f'{root / LISTS} must hold train.txt; it lists training images.'
         )
     listings = {}
-    for split, (_, listed) in choose_parts(parts, splits).items():
+    for split, (part, listed) in choose_parts(parts, splits).items():
         pairs = []
         for i, line in enumerate(read_lines(listed), 1):
             stem = line.strip().strip('"')
@@ -83,6 +83,7 @@ def read_voc_maps(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
         if not pairs:
             raise DataError(f'{listed} lists no images.')
         classes, values, odd = _read_values(root, pairs)
+        odd += odd_part(part, pairs)
         listings[split] = Listing(listed, pairs, classes, values, odd)
     return listings
 
