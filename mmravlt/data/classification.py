@@ -74,9 +74,6 @@ def _check_filled(listing: Listing) -> None:
                 f'{listing.source / name} has no images '
                 f'({", ".join(IMAGE_SUFFIXES)}); add some or remove the class from '
                 'train and val.'
-                if listing.source.is_dir()
-                else f'{listing.source} leaves no image of {name!r} for training; add '
-                'some or take the class out.'
             )
 
 

@@ -72,17 +72,23 @@ def split_listings(
     groups: dict[Any, list[int]] = {}
     for i, (_, answer) in enumerate(whole.pairs):
         groups.setdefault(answer if by_class else None, []).append(i)
-    several = [group for group in groups.values() if len(group) > 1]
+    several = [group for group in groups.values() if len(group) > 1 or not by_class]
+    if not several:
+        raise DataError(
+            f'{root} has no class with more than one image, so none of them can be '
+            'for validation; add more.'
+        )
     chosen = {
         group[i]
-        for group in several or [range(len(whole.pairs))]
+        for group in several
         for i in choose_validation(len(group), root, options)
     }
     parts: dict[str, list] = dict(train=[], val=[])
     for i, pair in enumerate(whole.pairs):
         parts['val' if i in chosen else 'train'].append(pair)
     listed = folder / 'validation.txt'
-    write_text(listed, ''.join(f'{path}\n' for path, _ in parts['val']))
+    names = ''.join(f'{path}\n' for path, _ in parts['val'])
+    write_text(listed, names.encode(errors='backslashreplace').decode())
     note = (
         f'{len(parts["train"])} images are for training and {len(parts["val"])} for '
         f'validation, chosen with --val-fraction {options.val_fraction} and the seed '

@@ -121,6 +121,12 @@ def test_a_class_without_a_folder_in_val_is_counted_and_keeps_its_number(data):
     assert note.startswith('val: 1 classes of ') and '(first: ant)' in note
 
 
+def test_classes_of_one_image_each_leave_none_for_validation(tmp_path):
+    write(tmp_path, {0: 'ant', 1: 'bee'})
+    with pytest.raises(DataError, match='has no class with more than one image, so no'):
+        prepare(tmp_path, val_fraction=0.5)
+
+
 def test_a_line_break_in_a_name_is_refused(data):
     save(data / 'train/ant/a\nb.png', 8)
     with pytest.raises(DataError, match=r"a\\nb.png' has a line break in its name"):

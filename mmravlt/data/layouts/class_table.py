@@ -141,7 +141,9 @@ def _read(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if any(cell.strip() for cell in cells):
                     yield reader.line_num, [cell.strip() for cell in cells]
     except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(f'{path} cannot be read as a table: {error}.') from None
+        raise DataError(
+            f'{path} cannot be read as a table in UTF-8: {error}.'
+        ) from None
 
 
 def _read_rows(path: Path) -> list[Row]:
