@@ -54,8 +54,17 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         listing = listings[split]
         for reason, example, count in listing.odd:
             findings.add(split, reason, example, count)
-        if split == 'train':
-            _check_filled(listing)
+        filled = {name for _, name in listing.pairs}
+        absent = [name for name in classes if name not in filled]
+        if absent and split == 'train':
+            raise DataError(
+                f'{listing.source / absent[0]} has no images '
+                f'({", ".join(IMAGE_SUFFIXES)}); add some or remove the class from '
+                'train and val.'
+            )
+        if absent:
+            reason = 'classes have no images, so no score'
+            findings.add(split, reason, absent[0], len(absent))
         if options.check:
             paths = [path for path, _ in listing.pairs]
             check_files(image_size, paths, f'images in {listing.source}')
@@ -63,18 +72,6 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     if options.check:
         count_files_used_twice(listings, findings)
     return Prepared(layout.name, list(classes), splits, notes + findings.notes())
-
-
-def _check_filled(listing: Listing) -> None:
-    """Raise DataError if a class has no images to learn it from."""
-    filled = {name for _, name in listing.pairs}
-    for name in listing.classes:
-        if name not in filled:
-            raise DataError(
-                f'{listing.source / name} has no images '
-                f'({", ".join(IMAGE_SUFFIXES)}); add some or remove the class from '
-                'train and val.'
-            )
 
 
 def _write(listing: Listing, ann_file: Path) -> dict:

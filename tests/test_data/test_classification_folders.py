@@ -112,13 +112,17 @@ def test_the_same_file_in_both_splits_is_counted(data):
     assert notes[1].count('my photo 2.png') == 1 and 'linked.png' in notes[1]
 
 
-def test_a_class_without_a_folder_in_val_is_counted_and_keeps_its_number(data):
+@pytest.mark.parametrize('left', ['an empty folder', 'no folder'])
+def test_a_class_without_images_in_val_is_counted_and_keeps_its_number(left, data):
     shutil.rmtree(data / 'val/ant')
+    if left == 'an empty folder':
+        (data / 'val/ant').mkdir()
     prepared = prepare(data)
     assert prepared.classes == ['ant', 'bee', 'wild cat']
     assert read(prepared, 'val') == {5: 'bee', 6: 'wild cat'}
-    (note,) = prepared.notes
-    assert note.startswith('val: 1 classes of ') and '(first: ant)' in note
+    assert prepared.notes == [
+        'val: 1 classes have no images, so no score (first: ant).'
+    ]
 
 
 def test_classes_of_one_image_each_leave_none_for_validation(tmp_path):

@@ -8,7 +8,7 @@ from mmravlt.data.classification import prepare_classes
 from .classes import read, save
 
 TRAIN = {0: 'cat', 1: 'bee', 2: 'cat', 3: 'wild ant'}
-VAL = {4: 'bee', 5: 'cat'}
+VAL = {4: 'bee', 5: 'cat', 6: 'wild ant'}
 
 
 def prepare(folder, **options):
@@ -156,6 +156,14 @@ def test_what_is_wrong_with_a_table_is_named_by_its_line(fault, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         prepare(tmp_path, val_fraction=0.5)
     assert '\n' not in str(caught.value)
+
+
+def test_two_tables_of_one_split_are_refused(tmp_path):
+    write_one(tmp_path)
+    for name in ('train.csv', 'train.tsv'):
+        (tmp_path / name).write_text('image,label\n0.png,cat\n'.replace(',', '\t'))
+    with pytest.raises(DataError, match='both train.csv and train.tsv, which name the'):
+        prepare(tmp_path, val_fraction=0.5)
 
 
 def test_two_tables_that_may_both_be_meant_are_refused(tmp_path):

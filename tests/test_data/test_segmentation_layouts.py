@@ -49,6 +49,8 @@ FOLDERS = {
     'one folder': '{s}/{{}}_sat.jpg {s}/{{}}_mask.png train valid',
     'one folder, plain': '{s}/{{}}.jpg {s}/{{}}_mask.png train val',
     'image and label': '{s}/{{}}_image.png {s}/{{}}_label.png train val',
+    'COCO-Stuff': 'images/{s}/{{}}.jpg annotations/{s}/{{}}_labelTrainIds.png '
+    'train2017 val2017',
     'test is all there is': 'images/{s}/{{}}.jpg masks/{s}/{{}}.png train test',
 }
 

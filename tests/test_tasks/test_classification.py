@@ -156,6 +156,37 @@ def test_a_class_without_validation_images_keeps_its_number(data):
     assert [dataset.get_data_info(i)['gt_label'] for i in range(2)] == [0, 2]
 
 
+def test_a_table_and_names_with_blanks_are_read(data):
+    rows = []
+    for split in ('train', 'val'):
+        for path in sorted((data / split).glob('*/*')):
+            name = f'{path.parent.name} {path.name}'
+            path.rename(data / split / name)
+            rows.append(f'{name};{path.parent.name};{split}')
+            path.parent.rmdir() if not any(path.parent.iterdir()) else None
+    (data / 'all.csv').write_text('\n'.join(['image;class;split', *rows]))
+    cfg = in1k()
+    use_custom_data(cfg, str(data))
+    for split, count in (('train', 6), ('val', 3)):
+        dataset = build(cfg, split)
+        assert len(dataset) == count
+        for i in range(count):
+            info = dataset.get_data_info(i)
+            name = Path(info['img_path']).name
+            assert name.startswith(CLASSES[info['gt_label']])
+            assert Path(info['img_path']).is_file()
+
+
+def test_hidden_folders_never_reach_the_training(data):
+    shutil.copytree(data / 'train/bee', data / 'train/bee/.ipynb_checkpoints')
+    shutil.copytree(data / 'train/bee', data / 'train/.cache')
+    cfg = in1k()
+    use_custom_data(cfg, str(data))
+    dataset = build(cfg, 'train')
+    assert len(dataset) == 6
+    assert dataset.metainfo['classes'] == CLASSES
+
+
 def test_bytes_after_the_end_of_an_image_do_no_harm(data):
     path = data / 'val/cat/0.jpg'
     path.write_bytes(path.read_bytes() + bytes(5000))

@@ -222,6 +222,33 @@ def test_a_photo_taken_upright_has_the_size_of_its_map(data):
     assert sample.ori_shape == (36, 48)
 
 
+def test_maps_in_colour_reach_the_training_as_indices(data):
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:3] = (128, 64, 128), (0, 128, 0), (70, 130, 180)
+    (data / 'class_dict.csv').write_text(
+        'name,r,g,b\nroad,128,64,128\ntree,0,128,0\nsky,70,130,180\n'
+    )
+    (data / 'classes.txt').unlink()
+    expected = np.asarray(Image.open(data / 'annotations/val/1.png'))
+    for path in data.glob('annotations/*/*.png'):
+        Image.fromarray(colours[np.asarray(Image.open(path))]).save(path)
+    cfg = mmseg_config('icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py')
+    prepared = use_custom_data(cfg, str(data))
+    assert prepared.layout == 'colour maps'
+    dataset = build(cfg, 'val')
+    assert dataset.metainfo['classes'] == CLASSES
+    np.testing.assert_array_equal(label_map(dataset, 1), expected)
+    assert set(np.unique(label_map(build(cfg, 'train'), 1))) <= {0, 1, 2, 255}
+
+
+def test_hidden_folders_never_reach_the_training(data):
+    hidden = data / 'images/train/.ipynb_checkpoints'
+    shutil.copytree(data / 'images/train', hidden)
+    cfg = upernet()
+    use_custom_data(cfg, str(data))
+    assert len(build(cfg, 'train')) == 3
+
+
 def test_testing_needs_no_training_data(data):
     shutil.rmtree(data / 'images/train')
     shutil.rmtree(data / 'annotations/train')

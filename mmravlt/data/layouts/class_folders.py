@@ -58,10 +58,6 @@ def read_class_folders(root: Path, splits: tuple[str, ...]) -> dict[str, Listing
                     'training images of it or remove the folder.'
                 )
         pairs, odd = _read_folder(folder, own)
-        absent = [name for name in known if name not in own]
-        if absent:
-            reason = f'classes of {first} have no folder in {folder}, so no score'
-            odd.append((reason, absent[0], len(absent)))
         odd += odd_part(part, pairs)
         listings[split] = Listing(folder, pairs, known, odd=odd)
     return listings

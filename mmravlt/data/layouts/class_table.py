@@ -13,7 +13,7 @@ from ..files import IMAGE_SUFFIXES, list_files
 from ..listing import Listing, odd_part
 from . import Layout
 from .class_folders import find_class_folders
-from .split_folders import SPLIT_NAMES, choose_parts, split_of
+from .split_folders import SPLIT_NAMES, by_split, choose_parts, split_of
 
 SUFFIXES = ('.csv', '.tsv')
 # What columns are called, in lower case; of several, the first one counts.
@@ -61,18 +61,14 @@ def read_class_table(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
         DataError: names the file and the line that are not as they should be.
     """
     tables = [path for path in _tables(root) if _columns(path)]
-    found: dict[str, tuple[Path, list[Row]]] = {}
-    for path in tables:
-        split = split_of(path.stem)
-        if split:
-            found[split] = path, _read_rows(path)
+    found = {k: (path, _read_rows(path)) for k, path in by_split(tables).items()}
     if not found:
         if len(tables) > 1:
             raise DataError(
                 f'{root} has both {tables[0].name} and {tables[1].name}, which both '
                 'list images and classes; leave one, or name them train and val.'
             )
-        found = _by_split(tables[0])
+        found = _parts_of(tables[0])
     if 'all' not in found and 'train' not in found and 'train' in splits:
         raise DataError(
             f'{root} lists no images for training ({", ".join(SPLIT_NAMES["train"])}); '
@@ -166,7 +162,7 @@ def _read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _by_split(path: Path) -> dict[str, tuple[Path, list[Row]]]:
+def _parts_of(path: Path) -> dict[str, tuple[Path, list[Row]]]:
     """The lines of a table by the split that they name, or under 'all'."""
     rows = _read_rows(path)
     if rows[0].split is None:

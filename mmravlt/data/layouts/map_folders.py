@@ -25,6 +25,7 @@ TAILS = (
     *(('', ''), ('', '_mask'), ('_image', '_mask'), ('_img', '_mask')),
     *(('_sat', '_mask'), ('', '_label'), ('_image', '_label'), ('_rgb', '_label')),
     *(('', '_labels'), ('', '_gt'), ('', '_seg'), ('', '_l')),
+    ('', '_labeltrainids'),  # of COCO-Stuff
     ('_leftimg8bit', '_gtfine_labeltrainids'),
     ('_leftimg8bit', '_gtfine_labelids'),
 )

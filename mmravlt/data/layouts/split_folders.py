@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,12 +19,36 @@ SPLIT_NAMES = dict(
 )
 
 
+_YEAR = re.compile(r'[ _-]?20\d\d$')  # as in COCO's train2017
+
+
 def split_of(name: str) -> str | None:
     """'train', 'val' or 'test', or None if a name is of none of them."""
+    plain = _YEAR.sub('', name.strip().lower())
     for split, names in SPLIT_NAMES.items():
-        if name.strip().lower() in names:
+        if plain in names:
             return split
     return None
+
+
+def by_split(paths: Iterable[Path]) -> dict[str, Path]:
+    """Those of some paths that are named like splits, by 'train', 'val' and 'test'.
+
+    Raises:
+        DataError: if two of them mean the same split.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(paths):
+        split = split_of(path.name if path.is_dir() else path.stem)
+        if split is None:
+            continue
+        if split in found:
+            raise DataError(
+                f'{path.parent} has both {found[split].name} and {path.name}, which '
+                'name the same part; leave one of them.'
+            )
+        found[split] = path
+    return found
 
 
 def split_folders(parent: Path) -> dict[str, Path]:
@@ -31,18 +57,7 @@ def split_folders(parent: Path) -> dict[str, Path]:
     Raises:
         DataError: if two of them mean the same split.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(parent.iterdir()):
-        split = split_of(path.name)
-        if split is None or not path.is_dir():
-            continue
-        if split in found:
-            raise DataError(
-                f'{parent} has both {found[split].name} and {path.name}, which name '
-                'the same part; leave one of them.'
-            )
-        found[split] = path
-    return found
+    return by_split(path for path in parent.iterdir() if path.is_dir())
 
 
 def choose_parts(

@@ -20,7 +20,7 @@ from .class_names import (
 )
 from .index_maps import ignored_names
 from .map_folders import choose_map
-from .split_folders import choose_parts, split_of
+from .split_folders import by_split, choose_parts
 
 LISTS = 'ImageSets/Segmentation'
 
@@ -49,16 +49,11 @@ def read_voc_maps(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
     image_dir, map_dir = root / 'JPEGImages', root / 'SegmentationClass'
     need_folder(image_dir)
     images, maps = _by_stem(image_dir), _by_stem(map_dir)
-    parts: dict[str, Path] = {}
-    others = []
-    for path in sorted((root / LISTS).glob('*.txt')):
-        split = split_of(path.stem)
-        if split:
-            parts[split] = path
-        else:
-            others.append(path)  # trainval.txt, or default.txt of CVAT
+    lists = sorted((root / LISTS).glob('*.txt'))
+    parts = by_split(lists)
+    others = [path for path in lists if path not in parts.values()]
     if others and not parts.keys() & {'train', 'val'}:
-        parts = dict(all=others[0])
+        parts = dict(all=others[0])  # trainval.txt, or default.txt of CVAT
     elif 'train' in splits and 'train' not in parts:
         raise DataError(
             f'{root / LISTS} must hold train.txt; it lists training images.'
