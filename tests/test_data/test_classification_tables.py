@@ -108,7 +108,7 @@ def test_images_in_no_table_and_repeated_lines_are_counted(tmp_path):
     assert read(prepared, 'train') == images
     assert read(prepared, 'val') == {7: 'cat'}
     notes = '\n'.join(prepared.notes)
-    assert 'train: 1 lines of ' in notes and 'first: line 8, 0.png' in notes
+    assert 'train: 1 lines of ' in notes and 'first: line 9, 0.png' in notes
     assert '1 images in ' in notes and 'in no table and are left out (first: ' in notes
 
 
