@@ -56,9 +56,11 @@ def use_segmentation_data(cfg: Config, root: Path, options: DataOptions) -> Prep
                 f'pipeline of this config has {type_name(step)}; use another config.'
             )
     data = prepare_maps(root, options)
-    classes = tuple(data.classes) or _ade20k_classes()
-    _set_num_classes(cfg, len(classes))
+    classes = tuple(data.classes)
     metainfo = dict(classes=classes, palette=palette(len(classes)))
+    if data.layout == 'ADE20K':
+        metainfo = _ade20k_metainfo()
+    _set_num_classes(cfg, len(metainfo['classes']))
     for dataset, split in datasets:
         _use_split(dataset, root, data.splits[split], metainfo)
     for key in ('val_evaluator', 'test_evaluator'):
@@ -90,11 +92,11 @@ def _use_split(dataset: dict, root: Path, split: dict, metainfo: dict) -> None:
     )
 
 
-def _ade20k_classes() -> tuple[str, ...]:
-    """The names that mmseg has for the classes of ADE20K."""
+def _ade20k_metainfo() -> dict:
+    """The names and colours that mmseg has for the classes of ADE20K."""
     from mmseg.datasets import ADE20KDataset
 
-    return ADE20KDataset.METAINFO['classes']
+    return dict(ADE20KDataset.METAINFO)
 
 
 def _set_num_classes(cfg: Config, count: int) -> None:

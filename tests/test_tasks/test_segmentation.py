@@ -272,6 +272,7 @@ def test_a_copy_of_ade20k_keeps_its_classes_and_its_zero(training, tmp_path):
     assert list(values(cfg.model, 'num_classes')) == [150, 150]
     dataset = build(cfg, 'test')
     assert len(dataset.metainfo['classes']) == 150
+    assert dataset.metainfo['palette'][:2] == [[120, 120, 120], [180, 120, 120]]
     assert dataset[0]['data_samples'].img_path.startswith(str(tmp_path))
     np.testing.assert_array_equal(np.unique(label_map(dataset, 0)), [148, 149, 255])
     if training:

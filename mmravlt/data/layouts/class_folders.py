@@ -57,7 +57,7 @@ def read_class_folders(root: Path, splits: tuple[str, ...]) -> dict[str, Listing
                     f'{folder} has the class {name!r}, but {first} does not; add '
                     'training images of it or remove the folder.'
                 )
-        pairs, odd = _read_folder(folder, own)
+        pairs, odd = _read_folder(folder)
         odd += odd_part(part, pairs)
         listings[split] = Listing(folder, pairs, known, odd=odd)
     return listings
@@ -90,7 +90,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _read_folder(
-    folder: Path, classes: tuple[str, ...]
+    folder: Path,
 ) -> tuple[list[tuple[Path, str]], list[tuple[str, str, int]]]:
     """The images of one split and their classes, and what is odd."""
     names = list_files(folder, IMAGE_SUFFIXES)
