@@ -6,22 +6,28 @@ from functools import partial
 from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
-from .cache import prepare_once
-from .files import IMAGE_SUFFIXES, check_files, list_files, need_folder
+from .cache import prepare_once, write_text
+from .files import IMAGE_SUFFIXES, check_files
+from .findings import Findings
 from .images import image_size
+from .layouts import choose_layout
+from .layouts.class_folders import CLASS_FOLDERS
+from .layouts.class_table import CLASS_TABLE
+from .listing import Listing, count_files_used_twice, split_listings
+
+LAYOUTS = (CLASS_FOLDERS, CLASS_TABLE)
 
 
 def prepare_classes(root: Path, options: DataOptions) -> Prepared:
-    """Find, read and check folders of images.
+    """Find, read and check images and their classes.
 
     Args:
-        root (Path): holds ``train/<class>/…`` and ``val/<class>/…``. The classes
-            are the sorted names of the folders in ``train``, or in ``val``
-            where there is no ``train``.
+        root (Path): in one of :data:`LAYOUTS`.
         options (DataOptions): what is needed of it.
 
     Returns:
-        Prepared: each split has ``folder`` and the number of ``images``.
+        Prepared: each split has ``ann_file``, a text whose lines are the path of an
+        image, a blank and the index of its class, and the number of ``images``.
 
     Raises:
         DataError: says what is wrong and what to do.
@@ -32,83 +38,55 @@ def prepare_classes(root: Path, options: DataOptions) -> Prepared:
 
 
 def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
-    training = 'train' in options.splits
-    classes = read_class_names(root / 'val')
-    if training or (root / 'train').is_dir():
-        val_classes, classes = classes, read_class_names(root / 'train')
-        _check_same_classes(root, classes, val_classes)
+    layout = choose_layout(root, LAYOUTS)
+    listings = layout.read(root, options.splits)
+    listings, notes = split_listings(listings, root, options, folder, by_class=True)
+    listings = {split: listings[split] for split in options.splits}
+    classes = listings[options.splits[0]].classes
     if len(classes) < 2:
         raise DataError(
             f'{root} has the one class {classes[0]!r}; a classifier tells at least two '
             'apart.'
         )
+    findings = Findings()
     splits = {}
-    for split in sorted(options.splits, reverse=True):  # val first
-        needed = classes if split == 'train' else ()
-        images = check_images(root / split, needed, options.check)
-        splits[split] = dict(folder=str(root / split), images=images)
-    return Prepared('class folders', list(classes), splits)
-
-
-def read_class_names(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the folders in ``folder``."""
-    need_folder(folder, 'with one subfolder per class')
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if not names:
-        raise DataError(
-            f'{folder} holds no folders; it must have one for each class, with the '
-            'images of that class.'
-        )
-    hidden = [name for name in names if name.startswith('.')]
-    if hidden:  # mmpretrain would count it too
-        raise DataError(
-            f'{folder} holds the hidden folder {hidden[0]}, which would count as a '
-            'class; remove it.'
-        )
-    return tuple(names)
-
-
-def _check_same_classes(
-    root: Path, classes: tuple[str, ...], val_classes: tuple[str, ...]
-) -> None:
-    """mmpretrain numbers the folders of each split on their own."""
-    for name in val_classes:
-        if name not in classes:
+    for split in sorted(listings, reverse=True):  # val first
+        listing = listings[split]
+        for reason, example, count in listing.odd:
+            findings.add(split, reason, example, count)
+        filled = {name for _, name in listing.pairs}
+        absent = [name for name in classes if name not in filled]
+        if absent and split == 'train':
             raise DataError(
-                f'{root / "val"} has the class {name!r}, but {root / "train"} does '
-                'not; add training images of it or remove the folder.'
+                f'{listing.source / absent[0]} has no images '
+                f'({", ".join(IMAGE_SUFFIXES)}); add some or remove the class from '
+                'train and val.'
             )
-    for name in classes:
-        if name not in val_classes:
+        if absent:
+            reason = 'classes have no images, so no score'
+            findings.add(split, reason, absent[0], len(absent))
+        if options.check:
+            paths = [path for path, _ in listing.pairs]
+            check_files(image_size, paths, f'images in {listing.source}')
+        splits[split] = _write(listing, folder / f'{split}.txt')
+    if options.check:
+        count_files_used_twice(listings, findings)
+    return Prepared(layout.name, list(classes), splits, notes + findings.notes())
+
+
+def _write(listing: Listing, ann_file: Path) -> dict:
+    """Write the list that training reads, and say what it is."""
+    indices = {name: i for i, name in enumerate(listing.classes)}
+    lines = []
+    for path, name in listing.pairs:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
             raise DataError(
-                f'{root / "train"} has the class {name!r}, but {root / "val"} does '
-                'not; make that folder, empty if there are no images to score it on.'
-            )
-
-
-def check_images(folder: Path, needed: tuple[str, ...], check: bool) -> int:
-    """Check that the images of one split can be opened, and count them.
-
-    Args:
-        folder (Path): holds one folder per class.
-        needed (tuple[str]): classes that must have images.
-        check (bool): whether files are opened.
-
-    Raises:
-        DataError: names the first file that is no image, or the first class
-            without one.
-    """
-    files = [name for name in list_files(folder, IMAGE_SUFFIXES) if '/' in name]
-    filled = {name.split('/')[0] for name in files}
-    for name in needed:
-        if name not in filled:
-            raise DataError(
-                f'{folder / name} has no images ({", ".join(IMAGE_SUFFIXES)}); add '
-                'some or remove the class from train and val.'
-            )
-    if not filled:
-        raise DataError(f'{folder} has no images ({", ".join(IMAGE_SUFFIXES)}).')
-    if check:
-        paths = [folder / name for name in files]
-        check_files(image_size, paths, f'images in {folder}')
-    return len(files)
+                f'{str(path)!r} has a name that is no UTF-8; rename it.'
+            ) from None
+        if '\n' in str(path) or '\r' in str(path):
+            raise DataError(f'{str(path)!r} has a line break in its name; rename it.')
+        lines.append(f'{path} {indices[name]}\n')
+    write_text(ann_file, ''.join(lines))
+    return dict(ann_file=str(ann_file), images=len(lines))

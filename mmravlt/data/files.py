@@ -28,17 +28,18 @@ def need_folder(folder: Path, described: str = '') -> None:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Files below ``folder`` as MMEngine's datasets list them.
+    """Files below ``folder`` that have one of some suffixes.
 
     Args:
-        folder (Path): where to look, subfolders and links included.
+        folder (Path): where to look, subfolders and links included, hidden ones not.
         suffixes (tuple[str]): in lower case; those of the files may be in any.
 
     Returns:
         list[str]: sorted paths relative to ``folder``, with forward slashes.
     """
     names = []
-    for parent, _, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith('.')]
         start = Path(os.path.relpath(parent, folder))
         names += [
             (start / name).as_posix()

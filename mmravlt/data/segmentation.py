@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
 from functools import partial
-from pathlib import Path, PurePosixPath
-
-import numpy as np
-from PIL import Image
+from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
-from .cache import prepare_once
-from .files import IMAGE_SUFFIXES, check_files, list_files, need_folder
-from .images import image_size, unreadable
+from .cache import prepare_once, write_text
+from .files import check_files
+from .findings import Findings
+from .layouts import Layout, choose_layout
+from .layouts.ade20k import ADE20K
+from .layouts.cityscapes import CITYSCAPES
+from .layouts.index_maps import COLOUR_MAPS, INDEX_MAPS
+from .layouts.voc_maps import VOC_MAPS
+from .listing import Listing, count_files_used_twice, split_listings
+from .maps import IGNORED, Converter, check_pair, check_size
 
-IGNORED = 255  # what mmseg takes for pixels of no class
-
-
-@dataclass
-class Layout:
-    """How a folder names its splits and what the values in its maps mean.
-
-    Attributes:
-        train (str): name of the training split's folders.
-        val (str): name of the validation split's folders.
-        classes (range): values of pixels that belong to a class.
-        ignored (tuple[int]): values of pixels that belong to none.
-        image_suffixes (tuple[str]): in lower case.
-    """
-
-    train: str
-    val: str
-    classes: range
-    ignored: tuple[int, ...]
-    image_suffixes: tuple[str, ...]
-
-
-ADE20K = Layout('training', 'validation', range(1, 151), (0, IGNORED), ('.jpg',))
+# Made sure of by more than folders, which are what the others go by
+SPECIAL = (VOC_MAPS, CITYSCAPES, ADE20K)
+GENERAL = (INDEX_MAPS, COLOUR_MAPS)
 
 
 def prepare_maps(root: Path, options: DataOptions) -> Prepared:
     """Find, read and check images and maps of class indices.
 
     Args:
-        root (Path): holds ``images/{train,val}``, ``annotations/{train,val}``
-            with one PNG per image, of the same name up to the suffix, whose
-            pixels are class indices or 255 (ignored), and ``classes.txt`` with
-            one class name per line. Or it is ADE20K as that is distributed:
-            ``images/{training,validation}`` and ``annotations/{training,validation}``,
-            values 0 (other) to 150.
+        root (Path): in one of the layouts above.
         options (DataOptions): what is needed of it.
 
     Returns:
-        Prepared: each split has ``image_dir``, ``map_dir``, the ``suffixes`` of the
-        images and their number, ``images``. The layout is 'ADE20K' or 'index maps';
-        the former names no classes.
+        Prepared: each split has ``ann_file``, the JSON that
+        :class:`mmravlt.openmmlab.listed_maps.ListedMaps` reads, the number of
+        ``images``, and ``zero_ignored``: whether 0 is of no class in the maps and 1
+        the class with index 0. ADE20K names no classes; mmseg does.
 
     Raises:
         DataError: says what is wrong and what to do.
@@ -63,157 +43,92 @@ def prepare_maps(root: Path, options: DataOptions) -> Prepared:
 
 
 def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
-    if not (root / 'classes.txt').exists() and (root / 'images/validation').is_dir():
-        name, classes, layout = 'ADE20K', (), ADE20K
-    else:
-        need_folder(root / 'images')
-        classes = read_classes(root / 'classes.txt')
-        name = 'index maps'
-        layout = Layout('train', 'val', range(len(classes)), (IGNORED,), IMAGE_SUFFIXES)
-    splits = {
-        split: check_split(root, getattr(layout, split), layout, options.check)
-        for split in options.splits
-    }
-    return Prepared(name, list(classes), splits)
+    layout = _find_layout(root)
+    listings = layout.read(root, options.splits)
+    listings, notes = split_listings(listings, root, options, folder)
+    findings = Findings()
+    splits = {}
+    for split in options.splits:
+        listing = listings[split]
+        for reason, example, count in listing.odd:
+            findings.add(split, reason, example, count)
+        splits[split] = _prepare_split(listing, split, options, folder, findings)
+    if options.check:
+        needed = {split: listings[split] for split in options.splits}
+        count_files_used_twice(needed, findings)
+    classes = list(listings[options.splits[0]].classes)
+    return Prepared(layout.name, classes, splits, notes + findings.notes())
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Read one class name per line.
+def _find_layout(root: Path) -> Layout:
+    special = [layout for layout in SPECIAL if layout.find(root)]
+    return special[0] if len(special) == 1 else choose_layout(root, SPECIAL + GENERAL)
 
-    Raises:
-        DataError: if the file is missing, is no text, or names fewer than two
-            classes, one of them twice, or none on a line before the last.
-    """
-    if not path.is_file():
-        raise DataError(
-            f'{path} is missing; write one class name per line into it, in the order '
-            'of the class indices.'
+
+def _prepare_split(
+    listing: Listing, split: str, options: DataOptions, folder: Path, findings: Findings
+) -> dict:
+    """Check one split, convert its maps if need be, and write the list of it."""
+    pairs, held = listing.pairs, []
+    if listing.values.converted:
+        place = folder / 'maps' / split
+        place.mkdir(parents=True, exist_ok=True)
+        convert = Converter(listing.values)
+        triples = [
+            (*pair, place / f'{i:06}_{pair[1].stem}.png')
+            for i, pair in enumerate(pairs)
+        ]
+
+        def prepare(triple: tuple[Path, Path, Path]) -> set[int]:
+            image, label_map, target = triple
+            indices, size = convert(label_map, target)
+            if options.check:
+                check_size(image, label_map, size)
+            return indices
+
+        held = check_files(prepare, triples, f'maps in {listing.source}, and converted')
+        pairs = [(image, target) for image, _, target in triples]
+        reason = f'maps were converted to class indices in {place}'
+        findings.add(split, reason, pairs[0][1].name, len(pairs))
+    elif options.check:
+        held = check_files(
+            lambda pair: check_pair(*pair, listing.values),
+            pairs,
+            f'maps in {listing.source}',
         )
-    try:
-        lines = path.read_text(encoding='utf-8-sig').rstrip().splitlines()
-    except (OSError, UnicodeError) as error:
-        raise DataError(f'{path} cannot be read as UTF-8 text: {error}.') from None
-    names = [line.strip() for line in lines]
-    for i, name in enumerate(names):
-        if not name:
-            raise DataError(
-                f'{path}: line {i + 1} is blank, but stands for the class with index '
-                f'{i}; name it or take the line out.'
-            )
-        if name in names[:i]:
-            raise DataError(
-                f'{path} names {name!r} twice, on lines {names.index(name) + 1} and '
-                f'{i + 1}; each class needs a name of its own.'
-            )
-    if not 2 <= len(names) <= IGNORED:
-        raise DataError(
-            f'{path} names {len(names)} classes; a segmentor tells 2 to {IGNORED} '
-            "classes apart (what is no object is a class too, such as 'background')."
-        )
-    return tuple(names)
-
-
-def check_split(root: Path, split: str, layout: Layout, check: bool) -> dict:
-    """Check the images and the maps of one split.
-
-    Args:
-        root (Path): the folder that holds ``images`` and ``annotations``.
-        split (str): name of a folder in both.
-        layout (Layout): what is expected of them.
-        check (bool): whether files are opened.
-
-    Returns:
-        dict: what :func:`prepare_maps` says of a split.
-
-    Raises:
-        DataError: names the first file that is not as it should be.
-    """
-    image_dir, map_dir = root / 'images' / split, root / 'annotations' / split
-    need_folder(image_dir)
-    need_folder(map_dir)
-    images: dict[str, str] = {}  # by the name of the map that belongs to it
-    for image in list_files(image_dir, layout.image_suffixes):
-        name = str(PurePosixPath(image).with_suffix('.png'))
-        if name in images:
-            raise DataError(
-                f'{image_dir} has both {images[name]} and {image}, which share the map '
-                f'{name}; rename one of them.'
-            )
-        images[name] = image
-    if not images:
-        raise DataError(
-            f'{image_dir} has no images ({", ".join(layout.image_suffixes)}).'
-        )
-    maps = list_files(map_dir, ('.png',))
-    without_map = sorted(images.keys() - set(maps))
-    if without_map:
-        raise DataError(
-            f'{len(without_map)} of {len(images)} images in {image_dir}, such as '
-            f'{images[without_map[0]]}, have no map in {map_dir} (there it would be '
-            f'{without_map[0]}); add the maps or remove the images.'
-        )
-    without_image = sorted(set(maps) - images.keys())
-    if without_image:
-        raise DataError(
-            f'{len(without_image)} of {len(maps)} maps in {map_dir}, such as '
-            f'{without_image[0]}, have no image in {image_dir}; add the images or '
-            'remove the maps.'
-        )
-    if check:
-        pairs = [(image_dir / images[name], map_dir / name) for name in maps]
-        values = check_files(
-            lambda pair: _check_pair(*pair, layout), pairs, f'maps in {map_dir}'
-        )
-        labelled = set().union(*values) - set(layout.ignored)
-        if len(labelled) < (2 if split == layout.train else 1):
-            held = f'only class {min(labelled)}' if labelled else 'no class at all'
-            raise DataError(
-                f'The maps in {map_dir} hold {held} besides ignored pixels, so nothing '
-                f'can be learnt or scored; {IGNORED} means ignored, so a mask of 0 and '
-                '255 has to be saved as 0 and 1.'
-            )
+    if options.check:
+        _check_labelled(listing, split, held, findings)
+    ann_file = folder / f'{split}.json'
+    write_text(ann_file, json.dumps([[str(a), str(b)] for a, b in pairs]))
     return dict(
-        image_dir=str(image_dir),
-        map_dir=str(map_dir),
-        suffixes=sorted({PurePosixPath(image).suffix for image in images.values()}),
-        images=len(images),
+        ann_file=str(ann_file),
+        images=len(pairs),
+        zero_ignored=listing.values.zero_ignored,
     )
 
 
-def _check_pair(image: Path, label_map: Path, layout: Layout) -> set[int]:
-    """Check one image and its map; return the values in the map."""
-    width, height = image_size(image)
-    try:
-        with Image.open(label_map) as opened:
-            mode, size = opened.mode, opened.size
-            # counts of 0 to 255; what they stand for in mode 'P' is left aside
-            counts = opened.histogram() if mode in ('L', 'P') else None
-            pixels = None if counts else np.array(opened)
-    except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise unreadable(label_map, error) from None
-    if counts is None and pixels.ndim != 2:
+def _check_labelled(
+    listing: Listing, split: str, held: list[set[int]], findings: Findings
+) -> None:
+    """Count what is of no use in the maps, and refuse it if that is all."""
+    values, source = listing.values, listing.source
+    labelled = set().union(*held) - set(values.ignored)
+    if len(labelled) < (2 if split == 'train' else 1):
+        only = f'only class {min(labelled)}' if labelled else 'no class at all'
         raise DataError(
-            f'{label_map} is an image in colour ({mode}); save one channel that holds '
-            'the class indices.'
+            f'The maps in {source} hold {only} besides ignored pixels, so nothing '
+            f'can be learnt or scored; {IGNORED} means ignored, so a mask of 0 and '
+            '255 has to be saved as 0 and 1.'
         )
-    if size != (width, height):
-        raise DataError(
-            f'{label_map} is {size[0]}×{size[1]} pixels, but its image {image} is '
-            f'{width}×{height}; a map needs the size of its image.'
+    ignored = [i for i, found in enumerate(held) if found <= set(values.ignored)]
+    if ignored:
+        example = str(listing.pairs[ignored[0]][1])
+        findings.add(
+            split, 'maps hold nothing but ignored pixels', example, len(ignored)
         )
-    if min(size) < 2:
-        raise DataError(
-            f'{label_map} is {size[0]}×{size[1]} pixels; mmseg needs at least 2×2, so '
-            'remove the map and its image.'
-        )
-    found = np.flatnonzero(counts) if counts else np.unique(pixels)
-    values = {int(value) for value in found}
-    unknown = values - set(layout.classes) - set(layout.ignored)
-    if unknown:
-        raise DataError(
-            f'{label_map} holds the value {min(unknown)}, but the classes are '
-            f'{layout.classes[0]} to {layout.classes[-1]} and '
-            f'{" and ".join(map(str, layout.ignored))} ignored; correct the map, or '
-            'add a class to classes.txt if it lacks one.'
-        )
-    return values
+    absent = [i for i in values.classes if i not in labelled]
+    if absent:
+        names = listing.classes or [f'value {i}' for i in values.classes]
+        example = names[values.classes.index(absent[0])]
+        reason = f'of {len(values.classes)} classes never occur in the maps'
+        findings.add(split, reason, example, len(absent))

@@ -1,4 +1,4 @@
-"""Classification, with mmpretrain: folders with one subfolder of images per class."""
+"""Classification, with mmpretrain: images, each of one class."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from torch import Tensor
 
 from ..data import DataError, DataOptions, Prepared
 from ..data.classification import prepare_classes
-from ..data.files import IMAGE_SUFFIXES
 from ..data.images import image_size
 from .base import Prediction, Task, sample_meta
 from .config import (
     dicts,
-    relative_path,
     replace_dataset,
     set_num_classes,
     type_name,
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def use_classification_data(cfg: Config, root: Path, options: DataOptions) -> Prepared:
-    """Make the config of a classifier use folders of images.
+    """Make the config of a classifier use a list of images and their classes.
 
     Args:
         cfg (Config): changed in place.
@@ -72,9 +70,7 @@ def use_classification_data(cfg: Config, root: Path, options: DataOptions) -> Pr
                 type='CustomDataset',
                 metainfo=dict(classes=classes),
                 data_root=str(root),
-                data_prefix=relative_path(data.splits[split]['folder'], root),
-                with_label=True,
-                extensions=IMAGE_SUFFIXES,
+                ann_file=data.splits[split]['ann_file'],
             ),
         )
     return data
@@ -153,7 +149,8 @@ CLASSIFICATION = Task(
     name='classification',
     package='mmpretrain',
     distributions=('mmpretrain', 'onedl-mmpretrain'),
-    layout='train/<class>/ and val/<class>/',
+    layout='train/<class>/ and val/<class>/, or a CSV of images and classes '
+    '(docs/data.md)',
     prepare=prepare_classes,
     use_data=use_classification_data,
     build_inferencer=build_inferencer,

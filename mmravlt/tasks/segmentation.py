@@ -15,7 +15,6 @@ from .base import Prediction, Task, sample_meta
 from .config import (
     dicts,
     palette,
-    relative_path,
     replace_dataset,
     set_num_classes,
     type_name,
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 # Loading steps that need more than an image and a PNG map, by how they start
 OTHER_LOADING = ('LoadDepth', 'LoadBiomedical', 'LoadMultipleRS', 'MultiImgLoad')
 
+# By its path, as importing it would import mmseg
+DATASET = 'mmravlt.openmmlab.listed_maps.ListedMaps'
+
 # Metrics that read the files of one dataset or score something else
 OTHER_METRICS = ('CityscapesMetric', 'DepthMetric')
 
@@ -37,8 +39,7 @@ def use_segmentation_data(cfg: Config, root: Path, options: DataOptions) -> Prep
 
     Args:
         cfg (Config): changed in place.
-        root (Path): in a layout of :mod:`mmravlt.data.segmentation`; ADE20K itself
-            needs a config for it.
+        root (Path): in a layout of :mod:`mmravlt.data.segmentation`.
         options (DataOptions): what is needed of it.
 
     Returns:
@@ -55,12 +56,11 @@ def use_segmentation_data(cfg: Config, root: Path, options: DataOptions) -> Prep
                 f'pipeline of this config has {type_name(step)}; use another config.'
             )
     data = prepare_maps(root, options)
-    if data.layout == 'ADE20K':
-        _use_ade20k(root, datasets, data)
-        return data
     classes = tuple(data.classes)
-    _set_num_classes(cfg, len(classes))
     metainfo = dict(classes=classes, palette=palette(len(classes)))
+    if data.layout == 'ADE20K':
+        metainfo = _ade20k_metainfo()
+    _set_num_classes(cfg, len(metainfo['classes']))
     for dataset, split in datasets:
         _use_split(dataset, root, data.splits[split], metainfo)
     for key in ('val_evaluator', 'test_evaluator'):
@@ -73,8 +73,7 @@ def use_segmentation_data(cfg: Config, root: Path, options: DataOptions) -> Prep
 
 
 def _use_split(dataset: dict, root: Path, split: dict, metainfo: dict) -> None:
-    """Make a dataset read one split; a BaseSegDataset knows only one suffix."""
-    suffixes = split['suffixes']
+    """Make a dataset read one split."""
     for step in dicts(dataset):
         if type_name(step) == 'LoadAnnotations':
             # Without these keys the dataset decides on the former, and the map is
@@ -84,42 +83,20 @@ def _use_split(dataset: dict, root: Path, split: dict, metainfo: dict) -> None:
     replace_dataset(
         dataset,
         dict(
-            type='BaseSegDataset',
+            type=DATASET,
             metainfo=metainfo,
             data_root=str(root),
-            data_prefix=_prefixes(root, split),
-            img_suffix=suffixes[0],
-            seg_map_suffix='.png',
-            reduce_zero_label=False,
+            ann_file=split['ann_file'],
+            reduce_zero_label=split['zero_ignored'],
         ),
     )
-    if len(suffixes) > 1:
-        parts = [{**dataset, 'img_suffix': suffix} for suffix in suffixes]
-        dataset.clear()
-        dataset.update(type='ConcatDataset', datasets=parts)
 
 
-def _use_ade20k(root: Path, datasets: list[tuple[dict, str]], data: Prepared) -> None:
-    """Point the datasets of a config for ADE20K at a copy of ADE20K."""
-    for dataset, _ in datasets:
-        if type_name(dataset) != 'ADE20KDataset':
-            raise DataError(
-                f"{root} has ADE20K's own layout (images/validation, no classes.txt), "
-                'which needs a config for ADE20K, but this one is for '
-                f'{type_name(dataset)}; for data of your own, name the folders train '
-                'and val and write one class name per line into classes.txt.'
-            )
-    for dataset, split in datasets:
-        prefixes = _prefixes(root, data.splits[split])
-        dataset.update(data_root=str(root), data_prefix=prefixes)
+def _ade20k_metainfo() -> dict:
+    """The names and colours that mmseg has for the classes of ADE20K."""
+    from mmseg.datasets import ADE20KDataset
 
-
-def _prefixes(root: Path, split: dict) -> dict[str, str]:
-    """The folders of a split as mmseg names them."""
-    return dict(
-        img_path=relative_path(split['image_dir'], root),
-        seg_map_path=relative_path(split['map_dir'], root),
-    )
+    return dict(ADE20KDataset.METAINFO)
 
 
 def _set_num_classes(cfg: Config, count: int) -> None:
@@ -130,7 +107,7 @@ def _set_num_classes(cfg: Config, count: int) -> None:
         if head.get('out_channels') == 1 and count != 2:
             raise DataError(
                 f'--data: the {type_name(head)} of this config tells two classes by '
-                f'one channel (out_channels=1), but classes.txt names {count}; '
+                f'one channel (out_channels=1), but the data names {count}; '
                 'inherit the config and set out_channels=None there.'
             )
     set_num_classes(cfg, count)
@@ -202,7 +179,8 @@ SEGMENTATION = Task(
     package='mmseg',
     distributions=('mmsegmentation', 'onedl-mmsegmentation'),
     layout='images/{train,val}, annotations/{train,val} (PNGs of class indices, 255 '
-    'is ignored) and classes.txt (a name per line), or a copy of ADE20K',
+    'is ignored) and classes.txt (a name per line), or as CVAT, Pascal VOC, Cityscapes '
+    'or ADE20K have it (docs/data.md)',
     prepare=prepare_maps,
     use_data=use_segmentation_data,
     build_inferencer=build_inferencer,

@@ -87,12 +87,13 @@ def test_classes_heads_data_and_labels_follow_the_folder(data):
     assert list(values(cfg.model, 'num_classes')) == [3, 3]
     for split, folder in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         dataset = build(cfg, split)
-        assert type(dataset).__name__ == 'BaseSegDataset'
+        assert type(dataset).__name__ == 'ListedMaps'
         assert len(dataset) == 3
         assert dataset.metainfo['classes'] == CLASSES
         assert len(dataset.metainfo['palette']) == 3
         assert not dataset.metainfo['reduce_zero_label']
-        assert dataset.data_prefix['img_path'] == str(data / f'images/{folder}')
+        paths = [dataset.get_data_info(i)['img_path'] for i in range(3)]
+        assert paths == [str(data / f'images/{folder}/{i}.jpg') for i in range(3)]
         if split != 'train':
             expected = np.asarray(Image.open(data / 'annotations/val/1.png'))
             np.testing.assert_array_equal(label_map(dataset, 1), expected)
@@ -148,7 +149,7 @@ def test_equal_weights_of_classes_follow_and_others_are_refused(data):
 def test_a_head_with_one_channel_takes_two_classes_only(data):
     cfg = upernet()
     cfg.model.decode_head.update(num_classes=2, out_channels=1)
-    with pytest.raises(DataError, match='UPerHead.*by one channel.*txt names 3;'):
+    with pytest.raises(DataError, match='UPerHead.*by one channel.*data names 3;'):
         use_custom_data(cfg, str(data))
     for path in data.glob('annotations/*/*.png'):
         save_map(path, np.eye(36, 48))
@@ -221,6 +222,33 @@ def test_a_photo_taken_upright_has_the_size_of_its_map(data):
     assert sample.ori_shape == (36, 48)
 
 
+def test_maps_in_colour_reach_the_training_as_indices(data):
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:3] = (128, 64, 128), (0, 128, 0), (70, 130, 180)
+    (data / 'class_dict.csv').write_text(
+        'name,r,g,b\nroad,128,64,128\ntree,0,128,0\nsky,70,130,180\n'
+    )
+    (data / 'classes.txt').unlink()
+    expected = np.asarray(Image.open(data / 'annotations/val/1.png'))
+    for path in data.glob('annotations/*/*.png'):
+        Image.fromarray(colours[np.asarray(Image.open(path))]).save(path)
+    cfg = mmseg_config('icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py')
+    prepared = use_custom_data(cfg, str(data))
+    assert prepared.layout == 'colour maps'
+    dataset = build(cfg, 'val')
+    assert dataset.metainfo['classes'] == CLASSES
+    np.testing.assert_array_equal(label_map(dataset, 1), expected)
+    assert set(np.unique(label_map(build(cfg, 'train'), 1))) <= {0, 1, 2, 255}
+
+
+def test_hidden_folders_never_reach_the_training(data):
+    hidden = data / 'images/train/.ipynb_checkpoints'
+    shutil.copytree(data / 'images/train', hidden)
+    cfg = upernet()
+    use_custom_data(cfg, str(data))
+    assert len(build(cfg, 'train')) == 3
+
+
 def test_testing_needs_no_training_data(data):
     shutil.rmtree(data / 'images/train')
     shutil.rmtree(data / 'annotations/train')
@@ -234,6 +262,8 @@ def test_testing_needs_no_training_data(data):
 def test_a_copy_of_ade20k_keeps_its_classes_and_its_zero(training, tmp_path):
     splits = ('training', 'validation') if training else ('validation',)
     write_data(tmp_path, splits, first=149)  # 149, 150 and
+    for path in [*tmp_path.glob('*/*/?.*')]:
+        path.rename(path.with_name(f'ADE_{path.name}'))
     for path in tmp_path.glob('annotations/*/*.png'):
         labels = np.asarray(Image.open(path))
         save_map(path, np.where(labels == 151, 0, labels))  # "other"
@@ -242,6 +272,7 @@ def test_a_copy_of_ade20k_keeps_its_classes_and_its_zero(training, tmp_path):
     assert list(values(cfg.model, 'num_classes')) == [150, 150]
     dataset = build(cfg, 'test')
     assert len(dataset.metainfo['classes']) == 150
+    assert dataset.metainfo['palette'][:2] == [[120, 120, 120], [180, 120, 120]]
     assert dataset[0]['data_samples'].img_path.startswith(str(tmp_path))
     np.testing.assert_array_equal(np.unique(label_map(dataset, 0)), [148, 149, 255])
     if training:
@@ -250,8 +281,10 @@ def test_a_copy_of_ade20k_keeps_its_classes_and_its_zero(training, tmp_path):
         with pytest.raises(DataError, match='a folder training; found there: valid'):
             use_custom_data(upernet(), str(tmp_path))
     cfg = mmseg_config('icnet/icnet_r50-d8_4xb2-80k_cityscapes-832x832.py')
-    with pytest.raises(DataError, match='needs a config for ADE20K.*CityscapesDataset'):
-        use_custom_data(cfg, str(tmp_path), training)
+    use_custom_data(cfg, str(tmp_path), training)
+    assert list(values(cfg.model, 'num_classes')) == [150] * 3
+    labels = label_map(build(cfg, 'test'), 0)
+    np.testing.assert_array_equal(np.unique(labels), [148, 149, 255])
 
 
 def test_configs_that_learn_something_else_are_refused(data):

@@ -72,10 +72,13 @@ def colour(data):
 
 
 DAMAGES = {
-    'no images': (move('images', 'pictures'), 'data must hold a folder images; found'),
+    'no images': (
+        move('images', 'pictures'),
+        r'in none of the layouts .*index maps: images/.*found there: .*, pictures\.$',
+    ),
     'no annotations': (
-        move('annotations', 'labels'),
-        'must hold a folder annotations; found there: classes.txt, images, labels',
+        move('annotations', 'drawings'),
+        'in none of the layouts .*; found there: classes.txt, drawings, images',
     ),
     'another split': (
         move('images/val', 'images/test'),
@@ -129,7 +132,10 @@ DAMAGES = {
         fill_maps('train', 0),
         'train hold only class 0 .* a mask of 0 and 255 has to be saved as 0 and 1',
     ),
-    'a map in colour': (colour, r'val/2.png is an image in colour \(RGB\); save one'),
+    'a map in colour': (
+        colour,
+        r'val/2.png is an image in colour \(RGB\); save one .* add a class_dict.csv',
+    ),
     'another size': (
         halve_image,
         'train/2.png is 48×36 pixels, but its image .*2.jpg is 24×36;',
