@@ -68,7 +68,8 @@ def fingerprint(root: Path) -> str:
     """Changes with the names, sizes and times of the files in a folder."""
     digest = hashlib.sha256()
     for path, status in _walk(root, set()):
-        digest.update(f'{path}\0{status.st_size}\0{status.st_mtime_ns}\n'.encode())
+        line = f'{path}\0{status.st_size}\0{status.st_mtime_ns}\n'
+        digest.update(line.encode(errors='surrogateescape'))
     return digest.hexdigest()
 
 
