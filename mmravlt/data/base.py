@@ -23,6 +23,8 @@ class DataOptions:
         seed (int): of the random choice of those.
         bit_depth (int | None): of images with more than 8 bits per value, how many are
             in use; None takes the smallest of 8, 10, 12, 14 and 16 that holds all.
+        longest_side (int | None): to how many pixels at most the longer side of an
+            image is resized, where its shape is kept.
     """
 
     splits: tuple[str, ...] = ('train', 'val')
@@ -31,6 +33,7 @@ class DataOptions:
     val_fraction: float | None = None
     seed: int = 0
     bit_depth: int | None = None
+    longest_side: int | None = None
 
 
 @dataclass
@@ -43,7 +46,8 @@ class Prepared:
         splits (dict[str, dict]): by 'train' and 'val', whatever the task needs to find
             the data, and ``images``, their number.
         notes (list[str]): what a user should know, a sentence each.
-        bit_depth (int): how many bits of the images' values are in use.
+        bit_depth (int | None): how many bits are in use of images that have more than
+            8 per value; None where there are none.
         things (int | None): of panoptic data: how many of the classes, the first ones,
             are things.
     """
@@ -52,5 +56,5 @@ class Prepared:
     classes: list[str]
     splits: dict[str, dict]
     notes: list[str] = field(default_factory=list)
-    bit_depth: int = 8
+    bit_depth: int | None = None
     things: int | None = None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once
-from .files import IMAGE_SUFFIXES, check_files, list_files, need_folder
-from .images import image_size
+from .files import IMAGE_SUFFIXES, list_files, need_folder
+from .images import inspect_images
 
 
 def prepare_classes(root: Path, options: DataOptions) -> Prepared:
@@ -42,12 +42,13 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
             f'{root} has the one class {classes[0]!r}; a classifier tells at least two '
             'apart.'
         )
-    splits = {}
+    splits, paths = {}, []
     for split in sorted(options.splits, reverse=True):  # val first
-        needed = classes if split == 'train' else ()
-        images = check_images(root / split, needed, options.check)
-        splits[split] = dict(folder=str(root / split), images=images)
-    return Prepared('class folders', list(classes), splits)
+        found = find_images(root / split, classes if split == 'train' else ())
+        splits[split] = dict(folder=str(root / split), images=len(found))
+        paths += found
+    _, notes, bit_depth = inspect_images(paths, f'images in {root}', options)
+    return Prepared('class folders', list(classes), splits, notes, bit_depth)
 
 
 def read_class_names(folder: Path) -> tuple[str, ...]:
@@ -86,17 +87,15 @@ def _check_same_classes(
             )
 
 
-def check_images(folder: Path, needed: tuple[str, ...], check: bool) -> int:
-    """Check that the images of one split can be opened, and count them.
+def find_images(folder: Path, needed: tuple[str, ...]) -> list[Path]:
+    """Find the images of one split.
 
     Args:
         folder (Path): holds one folder per class.
         needed (tuple[str]): classes that must have images.
-        check (bool): whether files are opened.
 
     Raises:
-        DataError: names the first file that is no image, or the first class
-            without one.
+        DataError: names the first class without one.
     """
     files = [name for name in list_files(folder, IMAGE_SUFFIXES) if '/' in name]
     filled = {name.split('/')[0] for name in files}
@@ -108,7 +107,4 @@ def check_images(folder: Path, needed: tuple[str, ...], check: bool) -> int:
             )
     if not filled:
         raise DataError(f'{folder} has no images ({", ".join(IMAGE_SUFFIXES)}).')
-    if check:
-        paths = [folder / name for name in files]
-        check_files(image_size, paths, f'images in {folder}')
-    return len(files)
+    return [folder / name for name in files]

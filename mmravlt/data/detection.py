@@ -8,9 +8,8 @@ from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once, write_text
-from .files import check_files
 from .findings import Findings
-from .images import image_size
+from .images import inspect_images
 from .layouts import choose_layout
 from .layouts.coco import COCO
 from .objects import ObjectTables, check_objects
@@ -40,15 +39,18 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     tables = layout.read(root, options.splits)
     findings = Findings()
     classes = _same_classes(tables)
+    paths = [
+        table.image_dir / image['file_name']
+        for table in tables.values()
+        for image in table.content['images']
+    ]
+    _, notes, bit_depth = inspect_images(paths, f'images in {root}', options)
     splits = {}
     for split, table in tables.items():
-        if options.check:
-            names = [image['file_name'] for image in table.content['images']]
-            paths = [table.image_dir / name for name in names]
-            check_files(image_size, paths, f'images in {table.image_dir}')
         check_objects(table, split, options, findings)
         splits[split] = _write(table, folder / f'{split}.json')
-    return Prepared(layout.name, classes, splits, findings.notes())
+    notes = [*findings.notes(), *notes]
+    return Prepared(layout.name, classes, splits, notes, bit_depth)
 
 
 def _same_classes(tables: dict[str, ObjectTables]) -> list[str]:

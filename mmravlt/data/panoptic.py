@@ -11,7 +11,7 @@ from PIL import Image
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once
 from .files import check_files, need_folder
-from .images import image_size, unreadable
+from .images import inspect_images, unreadable
 from .layouts.coco import (
     CATEGORIES,
     IMAGES,
@@ -48,8 +48,8 @@ def prepare_panoptic(root: Path, options: DataOptions) -> Prepared:
 
 def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     read = {split: _read_split(root, split, options.check) for split in options.splits}
-    (first, classes, things), *others = read.values()
-    for other, other_classes, other_things in others:
+    (first, classes, things, _), *others = read.values()
+    for other, other_classes, other_things, _ in others:
         for name, one, two in (
             ('categories', classes, other_classes),
             ('things', classes[:things], other_classes[:other_things]),
@@ -60,10 +60,14 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
                     f'{name} in the same order, but one has {one} and the other {two}.'
                 )
     splits = {split: found for split, (found, *_) in read.items()}
-    return Prepared('COCO panoptic', classes, splits, things=things)
+    paths = [path for *_, images in read.values() for path in images]
+    _, notes, bit_depth = inspect_images(paths, f'images in {root}', options)
+    return Prepared('COCO panoptic', classes, splits, notes, bit_depth, things)
 
 
-def _read_split(root: Path, split: str, check: bool) -> tuple[dict, list[str], int]:
+def _read_split(
+    root: Path, split: str, check: bool
+) -> tuple[dict, list[str], int, list[Path]]:
     """Find and check one split of a panoptic folder.
 
     Args:
@@ -72,8 +76,8 @@ def _read_split(root: Path, split: str, check: bool) -> tuple[dict, list[str], i
         check (bool): whether files are opened.
 
     Returns:
-        tuple: what :func:`prepare_panoptic` says of a split, the classes, and how many
-        of these are things.
+        tuple: what :func:`prepare_panoptic` says of a split, the classes, how many of
+        these are things, and the images.
 
     Raises:
         DataError: says what was looked for and where, or what is wrong.
@@ -105,8 +109,6 @@ def _read_split(root: Path, split: str, check: bool) -> tuple[dict, list[str], i
             f'{missing[0]!r}, are not in {map_dir}.'
         )
     if check:
-        paths = [image_dir / name for name in images]
-        check_files(image_size, paths, f'images in {image_dir}')
         pairs = [(map_dir, images[name], row) for name, row in maps.items()]
         check_files(lambda pair: _check_map(*pair), pairs, f'maps in {map_dir}')
     found = dict(
@@ -115,7 +117,7 @@ def _read_split(root: Path, split: str, check: bool) -> tuple[dict, list[str], i
         map_dir=str(map_dir),
         images=len(images),
     )
-    return found, classes, num_things
+    return found, classes, num_things, [image_dir / name for name in images]
 
 
 def _read_classes(ann_file: Path, categories: list[dict]) -> tuple[list[str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from PIL import Image
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once
 from .files import IMAGE_SUFFIXES, check_files, list_files, need_folder
-from .images import image_size, unreadable
+from .images import ImageInfo, inspect_images, unreadable
 
 IGNORED = 255  # what mmseg takes for pixels of no class
 
@@ -70,11 +71,14 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         classes = read_classes(root / 'classes.txt')
         name = 'index maps'
         layout = Layout('train', 'val', range(len(classes)), (IGNORED,), IMAGE_SUFFIXES)
-    splits = {
-        split: check_split(root, getattr(layout, split), layout, options.check)
-        for split in options.splits
-    }
-    return Prepared(name, list(classes), splits)
+    splits, pairs = {}, {}
+    for split in options.splits:
+        splits[split], pairs[split] = find_split(root, getattr(layout, split), layout)
+    images = [image for found in pairs.values() for image, _ in found]
+    infos, notes, bit_depth = inspect_images(images, f'images in {root}', options)
+    for split in options.splits if options.check else ():
+        check_maps(pairs[split], infos, layout, training=split == 'train')
+    return Prepared(name, list(classes), splits, notes, bit_depth)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -113,20 +117,21 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_split(root: Path, split: str, layout: Layout, check: bool) -> dict:
-    """Check the images and the maps of one split.
+def find_split(
+    root: Path, split: str, layout: Layout
+) -> tuple[dict, list[tuple[Path, Path]]]:
+    """Find the images and the maps of one split.
 
     Args:
         root (Path): the folder that holds ``images`` and ``annotations``.
         split (str): name of a folder in both.
         layout (Layout): what is expected of them.
-        check (bool): whether files are opened.
 
     Returns:
-        dict: what :func:`prepare_maps` says of a split.
+        tuple: what :func:`prepare_maps` says of a split, and each image with its map.
 
     Raises:
-        DataError: names the first file that is not as it should be.
+        DataError: names the first file that lacks its partner.
     """
     image_dir, map_dir = root / 'images' / split, root / 'annotations' / split
     need_folder(image_dir)
@@ -159,30 +164,53 @@ def check_split(root: Path, split: str, layout: Layout, check: bool) -> dict:
             f'{without_image[0]}, have no image in {image_dir}; add the images or '
             'remove the maps.'
         )
-    if check:
-        pairs = [(image_dir / images[name], map_dir / name) for name in maps]
-        values = check_files(
-            lambda pair: _check_pair(*pair, layout), pairs, f'maps in {map_dir}'
-        )
-        labelled = set().union(*values) - set(layout.ignored)
-        if len(labelled) < (2 if split == layout.train else 1):
-            held = f'only class {min(labelled)}' if labelled else 'no class at all'
-            raise DataError(
-                f'The maps in {map_dir} hold {held} besides ignored pixels, so nothing '
-                f'can be learnt or scored; {IGNORED} means ignored, so a mask of 0 and '
-                '255 has to be saved as 0 and 1.'
-            )
-    return dict(
+    found = dict(
         image_dir=str(image_dir),
         map_dir=str(map_dir),
         suffixes=sorted({PurePosixPath(image).suffix for image in images.values()}),
         images=len(images),
     )
+    return found, [(image_dir / images[name], map_dir / name) for name in maps]
 
 
-def _check_pair(image: Path, label_map: Path, layout: Layout) -> set[int]:
-    """Check one image and its map; return the values in the map."""
-    width, height = image_size(image)
+def check_maps(
+    pairs: list[tuple[Path, Path]],
+    infos: dict[Path, ImageInfo],
+    layout: Layout,
+    training: bool,
+) -> None:
+    """Check the maps of one split.
+
+    Args:
+        pairs (list[tuple[Path, Path]]): each image with its map.
+        infos (dict[Path, ImageInfo]): of each image.
+        layout (Layout): what is expected of the maps.
+        training (bool): whether several classes are needed.
+
+    Raises:
+        DataError: names the first map that is not as it should be.
+    """
+    map_dir = Path(os.path.commonpath([label_map.parent for _, label_map in pairs]))
+    values = check_files(
+        lambda pair: _check_map(pair[1], pair[0], infos[pair[0]], layout),
+        pairs,
+        f'maps in {map_dir}',
+    )
+    labelled = set().union(*values) - set(layout.ignored)
+    if len(labelled) < (2 if training else 1):
+        held = f'only class {min(labelled)}' if labelled else 'no class at all'
+        raise DataError(
+            f'The maps in {map_dir} hold {held} besides ignored pixels, so nothing '
+            f'can be learnt or scored; {IGNORED} means ignored, so a mask of 0 and '
+            '255 has to be saved as 0 and 1.'
+        )
+
+
+def _check_map(
+    label_map: Path, image: Path, info: ImageInfo, layout: Layout
+) -> set[int]:
+    """Check the map of an image; return the values in it."""
+    width, height = info.width, info.height
     try:
         with Image.open(label_map) as opened:
             mode, size = opened.mode, opened.size
