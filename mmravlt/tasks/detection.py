@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ..data import DataError, DataOptions, Prepared
 from ..data.detection import prepare_objects
+from ..openmmlab.drawing import draw_each_image
 from .base import Prediction, Task, TaskError, sample_meta
 from .coco import use_coco
-from .config import dicts, set_num_classes
+from .config import bit_depth_of, dicts, set_num_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -73,7 +74,7 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmdet's visualisation hook draw into a folder."""
-    cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
+    draw_each_image(cfg, folder, bit_depth_of(cfg), draw=True, test_out_dir=None)
 
 
 def dump_metric() -> type:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..data import DataError, DataOptions, Prepared
 from ..data.segmentation import prepare_maps
+from ..openmmlab.drawing import draw_each_image
 from .base import Prediction, Task, sample_meta
 from .config import (
+    bit_depth_of,
     dicts,
     palette,
     relative_path,
@@ -159,8 +161,7 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmseg's visualisation hook draw into a folder."""
-    cfg.default_hooks.visualization.update(draw=True, interval=1)
-    cfg.visualizer.save_dir = folder
+    draw_each_image(cfg, folder, bit_depth_of(cfg), draw=True, interval=1)
 
 
 def dump_metric() -> type:
