@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from mmravlt.openmmlab.drawing import DrawEachImage
+from mmravlt.openmmlab.drawing import DrawEachImage, shrink
 
 from .processes import run_tool
 from .tiny import CONFIGS
@@ -86,6 +88,28 @@ def test_a_folder_that_cannot_be_written_to_is_no_matter_of_one_image(draw):
         draw(Files(error=PermissionError('no')), PATHS)
 
 
+def test_large_images_are_drawn_smaller(monkeypatch):
+    image = np.arange(60 * 40 * 3).reshape(60, 40, 3)
+    masks = torch.rand(2, 60, 40) > 0.5
+    boxes = torch.tensor([[0.0, 3, 30, 33], [6, 6, 9, 9]])
+    labels = torch.arange(60 * 40).reshape(1, 60, 40)
+    sample = BaseDataElement(metainfo=dict(img_path='a.png'))
+    sample.found = InstanceData(bboxes=boxes, masks=masks, scores=torch.ones(2))
+    sample.map = PixelData(data=labels)
+    same = shrink(image, sample)
+    assert same[0] is image and same[1] is sample
+    monkeypatch.setattr('mmravlt.openmmlab.drawing.LARGEST_DRAWING', 300)
+    small, found = shrink(image, sample)
+    assert np.array_equal(small, image[::3, ::3])
+    assert torch.equal(found.found.bboxes, boxes / 3)
+    assert torch.equal(found.found.masks, masks[:, ::3, ::3])
+    assert torch.equal(found.map.data, labels[:, ::3, ::3])
+    assert found.img_path == 'a.png'
+    assert torch.equal(sample.found.bboxes, boxes)
+    assert torch.equal(sample.found.masks, masks)
+    assert torch.equal(sample.map.data, labels)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('library', CONFIGS)
 def test_each_library_draws_images_of_equal_names(library, tmp_path):
@@ -116,3 +140,16 @@ def test_each_library_draws_images_of_equal_names(library, tmp_path):
     found = sorted(str(p.relative_to(drawn)) for p in drawn.rglob('*') if p.is_file())
     assert found == [f'{name}.png' for name in names]
     assert all(cv2.imread(str(drawn / name)) is not None for name in found)
+
+
+@pytest.mark.slow
+def test_images_that_are_read_otherwise_than_in_training_are_told(tmp_path):
+    write_untrained(tmp_path, 'mmpretrain', bit_depth=12)
+    words = ('config.py', 'weights.pth', '--work-dir', 'tested')
+    text = (tmp_path / 'config.py').read_text()
+    said = 'were read as 12 bits in training and are read as 16 here'
+    assert said not in run_tool('test.py', *words, cwd=tmp_path).stdout
+    (tmp_path / 'config.py').write_text(
+        text + "\ntest_dataloader['dataset']['pipeline'].pop(1)\n"
+    )
+    assert said in run_tool('test.py', *words, cwd=tmp_path).stdout

@@ -1,15 +1,22 @@
 """One drawing for each image of a test, with the hook of any library."""
 
+import math
 import os
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmengine.visualization import Visualizer
 
 from ..data.images import read_image
+
+LARGEST_DRAWING = 2**25  # pixels, 34 million
 
 
 def install() -> None:
@@ -30,6 +37,51 @@ def draw_each_image(cfg: Config, folder: str, bit_depth: int | None, **options) 
     cfg.default_hooks.visualization = dict(
         type='DrawEachImage', hook=hook, folder=folder, bit_depth=bit_depth
     )
+
+
+def shrink(image: np.ndarray, sample: BaseDataElement) -> tuple:
+    """Leave out rows and columns of an image that is too large to draw on.
+
+    To draw a box and a mask takes some 130 bytes of memory per pixel.
+
+    Args:
+        image (ndarray): H×W×3.
+        sample (BaseDataElement): what was found in it, and is labelled; unchanged.
+
+    Returns:
+        tuple: both, of at most :data:`LARGEST_DRAWING` pixels.
+    """
+    height, width = image.shape[:2]
+    step = math.ceil(math.sqrt(height * width / LARGEST_DRAWING))
+    if step == 1:
+        return image, sample
+    small = sample.new()
+    for name, part in sample.items():
+        if isinstance(part, PixelData):
+            pixels = {key: value[..., ::step, ::step] for key, value in part.items()}
+            small.set_field(type(part)(metainfo=part.metainfo, **pixels), name)
+        elif isinstance(part, InstanceData):
+            part = part.new()
+            if 'bboxes' in part:
+                part.bboxes = part.bboxes / step
+            if 'masks' in part:
+                masks = part.masks
+                if hasattr(masks, 'to_ndarray'):  # those of labels
+                    masks = masks.to_ndarray()
+                part.masks = masks[:, ::step, ::step]
+            small.set_field(part, name)
+    return image[::step, ::step].copy(), small
+
+
+def draw_small(visualizer: Visualizer) -> None:
+    """Let a visualiser of mmdet or mmseg :func:`shrink` what is too large for it."""
+    draw = visualizer.add_datasample
+
+    @wraps(draw)
+    def shrink_and_draw(name, image, data_sample, **options):
+        return draw(name, *shrink(image, data_sample), **options)
+
+    visualizer.add_datasample = shrink_and_draw
 
 
 class DrawEachImage(Hook):
@@ -76,7 +128,8 @@ class DrawEachImage(Hook):
         """
         if self.bit_depth:
             image = read_image(data_sample.img_path, self.bit_depth)[..., ::-1]
-        self._draw(self.visualizer.add_datasample, name, image, data_sample, options)
+        image, small = shrink(image, data_sample)
+        self._draw(self.visualizer.add_datasample, name, image, small, options)
 
     def draw_class(self, image, data_sample, name: str, **options) -> None:
         """What the hook of mmpretrain calls; the image is what the model is given."""

@@ -118,7 +118,7 @@ def build_inferencer(cfg: Config, device: str):
 
 def predict(inferencer, image: Path, score_thr: float) -> Prediction:
     """The class of an image, and the scores of all classes."""
-    side = max(224, min(image_size(image)))  # or its text is too small
+    side = min(max(224, min(image_size(image))), 4000)  # or its text is too small
     with tempfile.TemporaryDirectory() as unused:  # or it would not draw
         (found,) = inferencer(str(image), show_dir=unused, resize=side)
     found['pred_scores'] = found['pred_scores'].tolist()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..data import DataError, DataOptions, Prepared
 from ..data.detection import prepare_objects
-from ..openmmlab.drawing import draw_each_image
+from ..openmmlab.drawing import draw_each_image, draw_small
 from .base import Prediction, Task, TaskError, sample_meta
 from .coco import use_coco
 from .config import bit_depth_of, dicts, set_num_classes
@@ -61,7 +61,9 @@ def build_inferencer(cfg: Config, device: str):
     """mmdet's inferencer."""
     from mmdet.apis import DetInferencer
 
-    return DetInferencer(cfg, device=device)
+    inferencer = DetInferencer(cfg, device=device)
+    draw_small(inferencer.visualizer)
+    return inferencer
 
 
 def predict(inferencer, image: Path, score_thr: float) -> Prediction:

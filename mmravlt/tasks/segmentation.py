@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data import DataError, DataOptions, Prepared
 from ..data.segmentation import prepare_maps
-from ..openmmlab.drawing import draw_each_image
+from ..openmmlab.drawing import draw_each_image, draw_small
 from .base import Prediction, Task, sample_meta
 from .config import (
     bit_depth_of,
@@ -144,7 +144,9 @@ def build_inferencer(cfg: Config, device: str):
     """mmseg's inferencer."""
     from mmseg.apis import MMSegInferencer
 
-    return MMSegInferencer(cfg, device=device)
+    inferencer = MMSegInferencer(cfg, device=device)
+    draw_small(inferencer.visualizer)
+    return inferencer
 
 
 def predict(inferencer, image: Path, score_thr: float) -> Prediction:
