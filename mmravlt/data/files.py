@@ -45,6 +45,19 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     return sorted(name for name in _walk(folder) if name.lower().endswith(suffixes))
 
 
+def refuse_hidden(folder: Path, suffixes: tuple[str, ...]) -> None:
+    """Raise DataError for files in hidden folders, where a library would read them."""
+    for parent, _, files in os.walk(folder):
+        parts = Path(os.path.relpath(parent, folder)).parts
+        hidden = next((part for part in parts if part.startswith('.')), None)
+        found = sorted(name for name in files if name.lower().endswith(suffixes))
+        if hidden and found:
+            raise DataError(
+                f'{os.path.join(parent, found[0])} lies in the hidden folder {hidden}, '
+                'but would be read like the others; remove that folder.'
+            )
+
+
 def note_other_files(
     folder: Path, suffixes: tuple[str, ...], in_subfolders: bool = False
 ) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once
-from .files import IMAGE_SUFFIXES, check_files, list_files, need_folder
+from .files import IMAGE_SUFFIXES, check_files, list_files, need_folder, refuse_hidden
 from .images import ImageInfo, inspect_images, unreadable
 
 IGNORED = 255  # what mmseg takes for pixels of no class
@@ -136,6 +136,7 @@ def find_split(
     image_dir, map_dir = root / 'images' / split, root / 'annotations' / split
     need_folder(image_dir)
     need_folder(map_dir)
+    refuse_hidden(image_dir, layout.image_suffixes)  # mmseg lists files by itself
     images: dict[str, str] = {}  # by the name of the map that belongs to it
     for image in list_files(image_dir, layout.image_suffixes):
         name = str(PurePosixPath(image).with_suffix('.png'))

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from mmravlt.data import DataError
-from mmravlt.data.files import check_files, list_files, note_other_files
+from mmravlt.data.files import check_files, list_files, note_other_files, refuse_hidden
 
 SUFFIXES = ('.jpg', '.png')
 
@@ -27,6 +27,17 @@ USED = ['ant/0.jpg', 'ant/1.PNG', 'bee/deep/2.jpg', 'loose.png']
 
 def test_hidden_files_and_folders_are_left_out(folder):
     assert list_files(folder, SUFFIXES) == USED
+
+
+def test_hidden_folders_can_be_refused(folder):
+    hidden = folder / 'ant/.ipynb_checkpoints'
+    with pytest.raises(
+        DataError, match=f'^{hidden}/0-checkpoint.jpg lies in the hidden'
+    ):
+        refuse_hidden(folder / 'ant', SUFFIXES)
+    refuse_hidden(folder / 'bee', SUFFIXES)
+    refuse_hidden(hidden, SUFFIXES)
+    refuse_hidden(folder / 'ant', ('.bmp',))
 
 
 def test_links_are_followed_once(folder, tmp_path):

@@ -11,7 +11,8 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 
 from mmravlt.data import DataError
 from mmravlt.openmmlab.loading import ScaleBitDepth
-from mmravlt.tasks.config import bit_depth_of, keep_all_bits
+from mmravlt.tasks import use_custom_data
+from mmravlt.tasks.config import bit_depth_of, keep_all_bits, longest_side
 
 from ..tiny import CONFIGS
 
@@ -104,3 +105,57 @@ def test_pixels_of_another_type_are_refused():
     assert isinstance(step, ScaleBitDepth)
     with pytest.raises(TypeError, match='The pixels are float32'):
         step(dict(img=np.zeros((2, 2), np.float32)))
+
+
+@pytest.fixture
+def classified(tmp_path):
+    """Deep images of two classes, of another depth in each split."""
+    for name in ('train/a/0', 'train/b/1', 'val/a/0', 'val/b/1'):
+        path = tmp_path / f'{name}.png'
+        path.parent.mkdir(parents=True)
+        cv2.imwrite(
+            str(path), np.full((8, 8), 700 if 'val' in name else 1500, np.uint16)
+        )
+    return tmp_path
+
+
+def test_a_folder_of_deep_images_changes_the_pipelines(classified):
+    cfg = Config.fromstring(CONFIGS['mmpretrain'], '.py')
+    prepared = use_custom_data(cfg, str(classified))
+    assert prepared.bit_depth == bit_depth_of(cfg) == 12  # of both splits
+    assert 'at most 1500: read as 12 bits' in prepared.notes[0]
+    cfg = Config.fromstring(CONFIGS['mmpretrain'], '.py')
+    assert use_custom_data(cfg, str(classified), bit_depth=16).bit_depth == 16
+    assert bit_depth_of(cfg) is None
+    cfg = Config.fromstring(CONFIGS['mmpretrain'], '.py')
+    use_custom_data(cfg, str(classified), bit_depth=14, check=False)
+    assert bit_depth_of(cfg) == 14
+
+
+def test_a_strip_that_the_config_resizes_to_nothing_is_refused(classified):
+    cfg = Config.fromstring(CONFIGS['mmpretrain'], '.py')
+    strip = classified / 'val/b/strip.png'
+    cv2.imwrite(str(strip), np.zeros((1, 600, 3), np.uint8))
+    use_custom_data(cfg, str(classified))
+    steps = cfg.val_dataloader.dataset.pipeline
+    steps.insert(2, dict(type='Resize', scale=(96, 64), keep_ratio=True))
+    with pytest.raises(DataError, match=f'{strip} is 600×1 pixels'):
+        use_custom_data(cfg, str(classified))
+
+
+@pytest.mark.parametrize(
+    'step,longest',
+    [
+        (dict(type='Resize', scale=(1333, 800)), 1333),
+        (dict(type='Resize', scale=(1333, 800), keep_ratio=False), None),
+        (dict(type='RandomResize', scale=(64, 32), ratio_range=(0.5, 2)), 32),
+        (dict(type='RandomResize', scale=[(64, 32), (96, 32)]), 64),
+        (dict(type='RandomChoiceResize', scales=[(9, 480), (70, 80)]), 80),
+        (dict(type='RandomCrop', scale=(1, 1)), None),
+    ],
+)
+def test_the_least_longer_side_of_a_pipeline_is_found(step, longest):
+    step = dict(dict(keep_ratio=True), **step)
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Some', transforms=[[step]])]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    assert longest_side(cfg, ['test_dataloader']) == longest
