@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.progress import Progress
-
 from .base import DataError
 
 # Files with other suffixes are not taken for images. Case does not matter.
@@ -124,6 +122,8 @@ def check_files(check: Callable, items: list, what: str) -> list:
     Raises:
         DataError: that of the first item, in their order, that has one.
     """
+    from rich.progress import Progress  # comes with MMEngine
+
     results = []
     told = time.monotonic()
     in_terminal = sys.stdout.isatty()

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -24,7 +23,7 @@ from .files import check_files
 # own: satellites and microscopes take larger ones, and OpenCV reads them.
 Image.MAX_IMAGE_PIXELS = None
 
-ALL_BITS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+ALL_BITS = 3  # OpenCV's IMREAD_COLOR | IMREAD_ANYDEPTH
 EXIF_ORIENTATION = 0x0112
 EXIF_LYING = (5, 6, 7, 8)  # orientations in which height and width change places
 JPEG_START, JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
@@ -100,6 +99,8 @@ def read_image(path: Path | str, bit_depth: int) -> np.ndarray:
     Raises:
         DataError: if OpenCV cannot read it.
     """
+    import cv2
+
     content = np.fromfile(path, np.uint8)
     pixels = cv2.imdecode(content, ALL_BITS) if content.size else None
     if pixels is None:
@@ -152,6 +153,8 @@ def inspect_images(
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep decoders from printing what is wrong with a file; an error will say it."""
+    import cv2
+
     level = cv2.getLogLevel()
     cv2.setLogLevel(0)
     try:
@@ -312,6 +315,8 @@ def _refuse_turned(orientation: int) -> None:
 
 def _decode(path: Path, content: bytes, known: ImageInfo | None) -> ImageInfo:
     """What OpenCV makes of an image, with all its bits."""
+    import cv2
+
     pages = known.pages if known else 1
     if known is None and not content.startswith(JPEG_START):
         try:

@@ -13,7 +13,6 @@ from ..data import DataError, DataOptions, Prepared
 from ..data.classification import prepare_classes
 from ..data.files import IMAGE_SUFFIXES
 from ..data.images import image_size
-from ..openmmlab.drawing import draw_each_image
 from .base import Prediction, Task, sample_meta
 from .config import (
     bit_depth_of,
@@ -127,6 +126,8 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmpretrain's visualisation hook draw into a folder."""
+    from ..openmmlab.drawing import draw_each_image
+
     options = dict(enable=True, interval=1, out_dir=None)
     draw_each_image(cfg, folder, bit_depth_of(cfg), **options)
 

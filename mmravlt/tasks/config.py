@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-
 from ..data import DataError
 
 if TYPE_CHECKING:
@@ -156,9 +154,9 @@ def keep_all_bits(cfg: Config, bit_depth: int | None, loaders: Iterable[str]) ->
 
 # What LoadImageFromFile calls kinds of colour, and the flag of OpenCV with all bits
 _READING = dict(
-    color=cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH,
-    grayscale=cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH,
-    unchanged=cv2.IMREAD_UNCHANGED,
+    color=3,  # IMREAD_COLOR | IMREAD_ANYDEPTH
+    grayscale=2,  # IMREAD_GRAYSCALE | IMREAD_ANYDEPTH
+    unchanged=-1,  # IMREAD_UNCHANGED
 )
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..data import DataError, DataOptions, Prepared
 from ..data.detection import prepare_objects
-from ..openmmlab.drawing import draw_each_image, draw_small
 from .base import Prediction, Task, TaskError, sample_meta
 from .coco import use_coco
 from .config import bit_depth_of, dicts, set_num_classes
@@ -61,6 +60,8 @@ def build_inferencer(cfg: Config, device: str):
     """mmdet's inferencer."""
     from mmdet.apis import DetInferencer
 
+    from ..openmmlab.drawing import draw_small
+
     inferencer = DetInferencer(cfg, device=device)
     draw_small(inferencer.visualizer)
     return inferencer
@@ -76,6 +77,8 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmdet's visualisation hook draw into a folder."""
+    from ..openmmlab.drawing import draw_each_image
+
     draw_each_image(cfg, folder, bit_depth_of(cfg), draw=True, test_out_dir=None)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..data import DataError, DataOptions, Prepared
 from ..data.segmentation import prepare_maps
-from ..openmmlab.drawing import draw_each_image, draw_small
 from .base import Prediction, Task, sample_meta
 from .config import (
     bit_depth_of,
@@ -144,6 +143,8 @@ def build_inferencer(cfg: Config, device: str):
     """mmseg's inferencer."""
     from mmseg.apis import MMSegInferencer
 
+    from ..openmmlab.drawing import draw_small
+
     inferencer = MMSegInferencer(cfg, device=device)
     draw_small(inferencer.visualizer)
     return inferencer
@@ -163,6 +164,8 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmseg's visualisation hook draw into a folder."""
+    from ..openmmlab.drawing import draw_each_image
+
     draw_each_image(cfg, folder, bit_depth_of(cfg), draw=True, interval=1)
 
 
