@@ -73,8 +73,10 @@ def shrink(image: np.ndarray, sample: BaseDataElement) -> tuple:
     return image[::step, ::step].copy(), small
 
 
-def draw_small(visualizer: Visualizer) -> None:
+def draw_small(visualizer: Visualizer | None) -> None:
     """Let a visualiser of mmdet or mmseg :func:`shrink` what is too large for it."""
+    if visualizer is None:  # the config has none
+        return
     draw = visualizer.add_datasample
 
     @wraps(draw)
