@@ -16,7 +16,7 @@ from . import tasks
 from .checkpoint import CheckpointError
 from .data import Prepared
 from .data.files import IMAGE_SUFFIXES
-from .data.images import image_size
+from .data.images import check_shape, inspect_image, quiet
 from .inference import optimize_for_inference
 from .tasks.config import dicts, innermost_dataset, palette
 
@@ -136,29 +136,38 @@ def existing_device(name: str) -> str:
     return name
 
 
-def find_images(places: list[str]) -> tuple[list[Path], list[str]]:
+def find_images(
+    places: list[str], longest_side: int | None = None
+) -> tuple[list[Path], list[str]]:
     """Find the images in files and folders.
 
     Args:
         places (list[str]): paths; folders inside of folders are not searched.
+        longest_side (int | None): to how many pixels at most the longer side is
+            resized, where the shape is kept.
 
     Returns:
         tuple: the readable images, and one sentence for each file or folder that
-        is missing, cannot be read or has no images in it.
+        is missing, cannot be read, is too narrow or has no images in it.
     """
     found, problems = [], []
     for place in map(Path, places):
         inside = [place] if place.is_file() else []
         if place.is_dir():
             kinds = ', '.join(IMAGE_SUFFIXES)
-            inside = [p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [
+                p
+                for p in place.iterdir()
+                if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.')
+            ]
             if not inside:
                 problems.append(f'the folder {place} has no images ({kinds}) in it')
         elif not inside:
             problems.append(f'there is no image or folder {place}')
         for path in sorted(inside):
             try:
-                image_size(path)
+                with quiet():
+                    check_shape(path, inspect_image(path), longest_side)
                 found.append(path)
             except tasks.DataError as error:
                 problems.append(str(error).removesuffix('.'))

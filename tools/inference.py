@@ -5,7 +5,10 @@ python tools/inference.py configs/mmdet/mask_rcnn_ravlt_t_1x.py CHECKPOINT photo
 
 import argparse
 import json
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 
@@ -29,7 +32,9 @@ from mmravlt.command_line import (
     optimized,
     read_config,
 )
+from mmravlt.data.images import read_image
 from mmravlt.openmmlab.weight_remapping import needs_all_weights
+from mmravlt.tasks.config import bit_depth_of, longest_side
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,6 +88,18 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     mmcv.imwrite(pixels[..., ::-1] if pixels.ndim == 3 else pixels, str(path))
 
 
+@contextmanager
+def in_8_bits(image: Path, bit_depth: int | None) -> Iterator[Path]:
+    """Give an image that was scaled as in training; mmpretrain would not do so."""
+    if bit_depth is None:
+        yield image
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        scaled = Path(folder, f'{image.stem}.png')
+        mmcv.imwrite(read_image(image, bit_depth), str(scaled))
+        yield scaled
+
+
 def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
@@ -92,16 +109,23 @@ def main() -> None:
         raise SystemExit(
             f'error: {args.config} must have a test_dataloader, which prepares images'
         )
-    images, problems = find_images(args.images)
+    images, problems = find_images(args.images, longest_side(cfg, ['test_dataloader']))
+    bit_depth = bit_depth_of(cfg)
     if images:
         inferencer = build_inferencer(task, cfg, args)
+    failed = {}
     drawings, predictions = Path(args.out_dir, 'vis'), Path(args.out_dir, 'preds')
     taken = set()  # two folders may have images of one name
     for image in images:
         numbered = (f'{image.stem}_{i}' for i in count(2))
         name = next(n for n in chain([image.stem], numbered) if n not in taken)
         taken.add(name)
-        done = task.predict(inferencer, image, args.score_thr)
+        try:
+            with in_8_bits(image, bit_depth) as readable:
+                done = task.predict(inferencer, readable, args.score_thr)
+        except Exception as error:  # whatever reading, the model or drawing raises
+            failed[image] = f'{type(error).__name__}: {error}'.split('\n')[0]
+            continue
         with exit_on(OSError):
             predictions.mkdir(parents=True, exist_ok=True)
             write_png(drawings / f'{name}.png', done.drawing)
@@ -110,6 +134,10 @@ def main() -> None:
             text = json.dumps(dict(image=str(image), **done.found))
             (predictions / f'{name}.json').write_text(text)
         print(f'{image}: drawn in {drawings / name}.png')
+    if len(failed) == len(images) > 1 and len(set(failed.values())) == 1:
+        problems.append(f'all {len(images)} images failed alike: {failed[images[0]]}')
+    else:
+        problems += [f'{image} failed: {text}' for image, text in failed.items()]
     if problems:
         raise SystemExit('\n'.join(f'error: {problem}' for problem in problems))
 

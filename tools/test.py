@@ -6,6 +6,7 @@ python tools/test.py configs/mmdet/mask_rcnn_ravlt_t_1x.py CHECKPOINT
 import argparse
 import copy
 import os
+import re
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -25,6 +26,7 @@ from mmravlt.command_line import (
 )
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo
 from mmravlt.openmmlab.weight_remapping import needs_all_weights
+from mmravlt.tasks.config import bit_depth_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,6 +71,24 @@ class CompareClasses(Hook):
                 break
 
 
+class CompareBitDepth(Hook):
+    """Warns where the model was trained on images that were scaled in another way."""
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        text = (checkpoint.get('meta') or {}).get('cfg')
+        if not isinstance(text, str):  # of weights alone
+            return
+        # the text is not run as a config: a stranger may have written it
+        found = re.search(r'bit_depth=(\d+)[^()]*ScaleBitDepth', text)
+        then, now = int(found[1]) if found else 16, bit_depth_of(runner.cfg) or 16
+        if then != now:
+            runner.logger.warning(
+                f'images of more than 8 bits per value were read as {then} bits in '
+                f'training and are read as {now} here, so they look different; give '
+                f'--bit-depth {then}'
+            )
+
+
 class Optimize(Hook):
     """Tests an optimised copy of the model.
 
@@ -101,6 +121,7 @@ def main() -> None:
     with exit_on_missing_files(), needs_all_weights():
         runner = build_runner(cfg)
         runner.register_hook(CompareClasses())
+        runner.register_hook(CompareBitDepth())
         if args.optimize:
             runner.register_hook(Optimize())
         if args.out:

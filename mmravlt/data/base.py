@@ -15,22 +15,24 @@ class DataOptions:
 
     Attributes:
         splits (tuple[str]): what is needed, of 'train' and 'val'.
-        masks (bool | None): of objects: whether each must have a mask; None asks for
-            them only where some object has one.
+        masks (bool): of objects: whether each must have a mask.
         check (bool): whether values and files are checked; layouts always are.
         val_fraction (float | None): how much of the images without a split of their
             own is for validation, between 0 and 1.
         seed (int): of the random choice of those.
         bit_depth (int | None): of images with more than 8 bits per value, how many are
             in use; None takes the smallest of 8, 10, 12, 14 and 16 that holds all.
+        longest_side (int | None): to how many pixels at most the longer side of an
+            image is resized, where its shape is kept.
     """
 
     splits: tuple[str, ...] = ('train', 'val')
-    masks: bool | None = None
+    masks: bool = False
     check: bool = True
     val_fraction: float | None = None
     seed: int = 0
     bit_depth: int | None = None
+    longest_side: int | None = None
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Prepared:
         splits (dict[str, dict]): by 'train' and 'val', whatever the task needs to find
             the data, and ``images``, their number.
         notes (list[str]): what a user should know, a sentence each.
-        bit_depth (int): how many bits of the images' values are in use.
+        bit_depth (int | None): how many bits are in use of images that have more than
+            8 per value; None where there are none.
         things (int | None): of panoptic data: how many of the classes, the first ones,
             are things.
     """
@@ -52,5 +55,5 @@ class Prepared:
     classes: list[str]
     splits: dict[str, dict]
     notes: list[str] = field(default_factory=list)
-    bit_depth: int = 8
+    bit_depth: int | None = None
     things: int | None = None

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
-
 from ..version import __version__
 from .base import DataError, DataOptions, Prepared
 
@@ -41,6 +39,8 @@ def prepare_once(
     Raises:
         DataError: that of ``prepare``.
     """
+    import cv2  # models can be counted without it
+
     state = fingerprint(root)
     key = dict(root=str(root), task=task, options=asdict(options), state=state)
     key.update(mmravlt=__version__, opencv=cv2.__version__)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once, write_text
-from .files import IMAGE_SUFFIXES, check_files
+from .files import IMAGE_SUFFIXES
 from .findings import Findings
-from .images import image_size
+from .images import inspect_images
 from .layouts import choose_layout
 from .layouts.class_folders import CLASS_FOLDERS
 from .layouts.class_table import CLASS_TABLE
@@ -49,6 +49,8 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
             'apart.'
         )
     findings = Findings()
+    paths = [path for listing in listings.values() for path, _ in listing.pairs]
+    _, seen, bit_depth = inspect_images(paths, f'images in {root}', options)
     splits = {}
     for split in sorted(listings, reverse=True):  # val first
         listing = listings[split]
@@ -65,13 +67,11 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         if absent:
             reason = 'classes have no images, so no score'
             findings.add(split, reason, absent[0], len(absent))
-        if options.check:
-            paths = [path for path, _ in listing.pairs]
-            check_files(image_size, paths, f'images in {listing.source}')
         splits[split] = _write(listing, folder / f'{split}.txt')
     if options.check:
         count_files_used_twice(listings, findings)
-    return Prepared(layout.name, list(classes), splits, notes + findings.notes())
+    notes += findings.notes() + seen
+    return Prepared(layout.name, list(classes), splits, notes, bit_depth)
 
 
 def _write(listing: Listing, ann_file: Path) -> dict:

@@ -10,6 +10,7 @@ from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once, write_text
 from .findings import Findings
 from .image_tables import check_shared, read_sizes
+from .images import inspect_images
 from .layouts import choose_layout
 from .layouts.coco import COCO
 from .layouts.coco_exports import COCO_EXPORT
@@ -50,9 +51,15 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     elif options.val_fraction is not None:
         notes.append(f'--val-fraction is not used: {root} has a part for validation.')
     classes = _same_classes(tables)
+    paths = [
+        table.image_dir / image['file_name']
+        for table in tables.values()
+        for image in table.content['images']
+    ]
+    infos, seen, bit_depth = inspect_images(paths, f'images in {root}', options)
     splits = {}
     for split, table in tables.items():
-        sizes = read_sizes(table.image_dir, table.content['images'], options.check)
+        sizes = read_sizes(table.image_dir, table.content['images'], infos)
         check_objects(table, split, options, findings, sizes)
         splits[split] = _write(table, folder / f'{split}.json')
     images = {
@@ -60,7 +67,8 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         for split, table in tables.items()
     }
     check_shared(images, findings)
-    return Prepared(layout.name, classes, splits, notes + findings.notes())
+    notes += findings.notes() + seen
+    return Prepared(layout.name, classes, splits, notes, bit_depth)
 
 
 def _split_all(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,25 +29,35 @@ def need_folder(folder: Path, described: str = '') -> None:
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Files below ``folder`` that have one of some suffixes.
+    """Files below ``folder``; hidden files and folders are left out.
 
     Args:
-        folder (Path): where to look, subfolders and links included, hidden ones not.
+        folder (Path): where to look, subfolders and links included; a folder that is
+            reached twice counts once.
         suffixes (tuple[str]): in lower case; those of the files may be in any.
 
     Returns:
         list[str]: sorted paths relative to ``folder``, with forward slashes.
     """
-    names = []
+    return sorted(name for name in _walk(folder) if name.lower().endswith(suffixes))
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Files below a folder that are not hidden, relative to it; each folder once."""
+    seen = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith('.')]
+        inside = []
+        # a folder itself comes before links to it
+        for name in sorted(folders, key=lambda n: os.path.islink(f'{parent}/{n}')):
+            real = os.path.realpath(os.path.join(parent, name))
+            if not name.startswith('.') and real not in seen:
+                seen.add(real)
+                inside.append(name)
+        folders[:] = inside
         start = Path(os.path.relpath(parent, folder))
-        names += [
-            (start / name).as_posix()
-            for name in files
-            if name.lower().endswith(suffixes) and not name.startswith('.')
-        ]
-    return sorted(names)
+        for name in files:
+            if not name.startswith('.'):
+                yield (start / name).as_posix()
 
 
 def check_files(check: Callable, items: list, what: str) -> list:
@@ -63,12 +74,20 @@ def check_files(check: Callable, items: list, what: str) -> list:
     Raises:
         DataError: that of the first item, in their order, that has one.
     """
+    from rich.progress import Progress  # comes with MMEngine
+
     results = []
     told = time.monotonic()
-    with ThreadPoolExecutor() as pool:
+    in_terminal = sys.stdout.isatty()
+    with (
+        ThreadPoolExecutor() as pool,
+        Progress(disable=not in_terminal, transient=True) as progress,
+    ):
+        bar = progress.add_task(f'--data: {what}', total=len(items))
         for start in range(0, len(items), 500):
             results += pool.map(check, items[start : start + 500])
-            if time.monotonic() - told > 5:
+            progress.update(bar, completed=len(results))
+            if not in_terminal and time.monotonic() - told > 5:
                 told = time.monotonic()
                 print(f'--data: checked {len(results)} of {len(items)} {what}')
     return results

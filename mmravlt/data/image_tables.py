@@ -9,33 +9,35 @@ from pathlib import Path
 from .base import DataError
 from .files import check_files
 from .findings import Findings
-from .images import image_size
+from .images import ImageInfo, inspect_image
 
 SMALLEST = 32  # filter_cfg.min_size in mmdet's configs
 
 
-def read_sizes(image_dir: Path, images: list[dict], check: bool) -> list:
+def read_sizes(
+    image_dir: Path, images: list[dict], infos: dict[Path, ImageInfo]
+) -> list:
     """The sizes of the files, as :func:`check_sizes` takes them.
 
     Args:
         image_dir (Path): from which the names of images start.
         images (list[dict]): COCO's table.
-        check (bool): whether all files are opened, or only those whose size is missing.
+        infos (dict): of the files that were opened; of the others, those are whose
+            size is missing.
 
     Raises:
         DataError: for the first file that cannot be read.
     """
+    paths = [image_dir / image['file_name'] for image in images]
     needed = [
-        i
-        for i, image in enumerate(images)
-        if check or image.get('width') is None or image.get('height') is None
+        path
+        for path, image in zip(paths, images, strict=True)
+        if path not in infos and None in (image.get('width'), image.get('height'))
     ]
-    paths = [image_dir / images[i]['file_name'] for i in needed]
-    found = check_files(image_size, paths, f'images in {image_dir}')
-    sizes: list = [None] * len(images)
-    for i, size in zip(needed, found, strict=True):
-        sizes[i] = (size, size)
-    return sizes
+    opened = check_files(inspect_image, needed, f'images in {image_dir}')
+    known = {**infos, **dict(zip(needed, opened, strict=True))}
+    found = map(known.get, paths)
+    return [info and ((info.width, info.height), info.stored) for info in found]
 
 
 def check_sizes(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from .base import DataError
-from .images import image_size, unreadable
+from .images import ImageInfo, unreadable
 
 IGNORED = 255  # what mmseg takes for pixels of no class
 
@@ -47,8 +47,10 @@ class MapValues:
         return self.indices is not None or self.colours is not None
 
 
-def check_pair(image: Path, label_map: Path, values: MapValues) -> set[int]:
-    """Check one image and its map of indices.
+def check_pair(
+    image: Path, label_map: Path, values: MapValues, info: ImageInfo
+) -> set[int]:
+    """Check one image, of which ``info`` is known, and its map of indices.
 
     Returns:
         set[int]: the values in the map.
@@ -74,7 +76,7 @@ def check_pair(image: Path, label_map: Path, values: MapValues) -> set[int]:
             'class indices, or, if its colours stand for classes, add a class_dict.csv '
             'that names them (name,r,g,b).'
         )
-    check_size(image, label_map, size)
+    check_size(image, label_map, size, info)
     found = np.flatnonzero(counts) if counts else np.unique(pixels)
     held = {int(value) for value in found}
     unknown = held - set(values.classes) - set(values.ignored)
@@ -88,12 +90,13 @@ def check_pair(image: Path, label_map: Path, values: MapValues) -> set[int]:
     return held
 
 
-def check_size(image: Path, label_map: Path, size: tuple[int, int]) -> None:
+def check_size(
+    image: Path, label_map: Path, size: tuple[int, int], info: ImageInfo
+) -> None:
     """Raise DataError unless a map has the width and height of its image as shown."""
-    width, height = image_size(image)
+    width, height = info.width, info.height
     if size != (width, height):
-        with Image.open(image) as opened:
-            turned = opened.size == size
+        turned = size == info.stored
         raise DataError(
             f'{label_map} is {size[0]}×{size[1]} pixels, but its image {image} is '
             f'{width}×{height}'

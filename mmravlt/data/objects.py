@@ -130,7 +130,7 @@ def unknown_id(place: str, value, known: Iterable, table: str) -> DataError:
     return DataError(f'{text}.')
 
 
-def _fill_in(tables: ObjectTables, masks: bool | None) -> None:
+def _fill_in(tables: ObjectTables, masks: bool) -> None:
     """Give annotations the keys that no reader can do without, whatever their values.
 
     Raises:

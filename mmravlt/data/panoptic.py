@@ -11,6 +11,7 @@ from .cache import prepare_once, write_text
 from .files import need_folder
 from .findings import Findings
 from .image_tables import check_shared, check_twice
+from .images import inspect_images
 from .layouts.coco import (
     CATEGORIES,
     IMAGES,
@@ -61,12 +62,19 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     findings = Findings()
     splits = {}
     images = {}
+    paths = [
+        tables.image_dir / image['file_name']
+        for tables, *_ in read.values()
+        for image in tables.content['images']
+    ]
+    infos, seen, bit_depth = inspect_images(paths, f'images in {root}', options)
     for split, (tables, *_) in read.items():
-        check_segments(tables, split, options.check, findings)
+        check_segments(tables, split, options.check, findings, infos)
         splits[split] = _write(tables, folder / f'{split}.json')
         images[split] = (tables.image_dir, tables.content['images'])
     check_shared(images, findings)
-    return Prepared('COCO panoptic', classes, splits, findings.notes(), things=things)
+    notes = findings.notes() + seen
+    return Prepared('COCO panoptic', classes, splits, notes, bit_depth, things)
 
 
 def _read_split(root: Path, split: str) -> tuple[SegmentTables, list[str], int]:

@@ -10,6 +10,7 @@ from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once, write_text
 from .files import check_files
 from .findings import Findings
+from .images import ImageInfo, inspect_images
 from .layouts import Layout, choose_layout
 from .layouts.ade20k import ADE20K
 from .layouts.cityscapes import CITYSCAPES
@@ -47,17 +48,20 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     listings = layout.read(root, options.splits)
     listings, notes = split_listings(listings, root, options, folder)
     findings = Findings()
+    images = [image for split in options.splits for image, _ in listings[split].pairs]
+    infos, seen, bit_depth = inspect_images(images, f'images in {root}', options)
     splits = {}
     for split in options.splits:
         listing = listings[split]
         for reason, example, count in listing.odd:
             findings.add(split, reason, example, count)
-        splits[split] = _prepare_split(listing, split, options, folder, findings)
+        splits[split] = _prepare_split(listing, split, folder, findings, infos)
     if options.check:
         needed = {split: listings[split] for split in options.splits}
         count_files_used_twice(needed, findings)
     classes = list(listings[options.splits[0]].classes)
-    return Prepared(layout.name, classes, splits, notes + findings.notes())
+    notes += findings.notes() + seen
+    return Prepared(layout.name, classes, splits, notes, bit_depth)
 
 
 def _find_layout(root: Path) -> Layout:
@@ -66,9 +70,16 @@ def _find_layout(root: Path) -> Layout:
 
 
 def _prepare_split(
-    listing: Listing, split: str, options: DataOptions, folder: Path, findings: Findings
+    listing: Listing,
+    split: str,
+    folder: Path,
+    findings: Findings,
+    infos: dict[Path, ImageInfo],
 ) -> dict:
-    """Check one split, convert its maps if need be, and write the list of it."""
+    """Check one split, convert its maps if need be, and write the list of it.
+
+    It is checked if there is something in ``infos``, which has all images then.
+    """
     pairs, held = listing.pairs, []
     if listing.values.converted:
         place = folder / 'maps' / split
@@ -82,21 +93,21 @@ def _prepare_split(
         def prepare(triple: tuple[Path, Path, Path]) -> set[int]:
             image, label_map, target = triple
             indices, size = convert(label_map, target)
-            if options.check:
-                check_size(image, label_map, size)
+            if infos:
+                check_size(image, label_map, size, infos[image])
             return indices
 
         held = check_files(prepare, triples, f'maps in {listing.source}, and converted')
         pairs = [(image, target) for image, _, target in triples]
         reason = f'maps were converted to class indices in {place}'
         findings.add(split, reason, pairs[0][1].name, len(pairs))
-    elif options.check:
+    elif infos:
         held = check_files(
-            lambda pair: check_pair(*pair, listing.values),
+            lambda pair: check_pair(*pair, listing.values, infos[pair[0]]),
             pairs,
             f'maps in {listing.source}',
         )
-    if options.check:
+    if infos:
         _check_labelled(listing, split, held, findings)
     ann_file = folder / f'{split}.json'
     write_text(ann_file, json.dumps([[str(a), str(b)] for a, b in pairs]))

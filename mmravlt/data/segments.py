@@ -14,7 +14,7 @@ from .boxes import check_format, read_boxes
 from .files import check_files
 from .findings import Findings
 from .image_tables import check_size_types, check_sizes, check_small, read_sizes
-from .images import unreadable
+from .images import ImageInfo, unreadable
 from .layouts.coco import check_row
 from .objects import unknown_id
 
@@ -41,7 +41,11 @@ class SegmentTables:
 
 
 def check_segments(
-    tables: SegmentTables, split: str, check: bool, findings: Findings
+    tables: SegmentTables,
+    split: str,
+    check: bool,
+    findings: Findings,
+    infos: dict[Path, ImageInfo],
 ) -> None:
     """Check the segments of a split against their maps, and mend them in place.
 
@@ -53,6 +57,7 @@ def check_segments(
         split (str): 'train' or 'val'.
         check (bool): whether files are opened and values looked at.
         findings (Findings): what is mended or not used is counted there.
+        infos (dict): of the images' files that were opened.
 
     Raises:
         DataError: names the first image, map or segment that is wrong, or says why
@@ -61,7 +66,7 @@ def check_segments(
     source, content = tables.source, tables.content
     images = content['images']
     check_size_types(source, images)
-    sizes = read_sizes(tables.image_dir, images, check)
+    sizes = read_sizes(tables.image_dir, images, infos)
     tables.changed |= check_sizes(source, images, sizes, split, findings)
     _check_rows(tables, check)
     small = check_small(source, images, split, findings)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def check_values(
     tables: ObjectTables,
     split: str,
-    masks: bool | None,
+    masks: bool,
     findings: Findings,
     image_places: list[int],
 ) -> None:
@@ -29,8 +29,7 @@ def check_values(
     Args:
         tables (ObjectTables): changed in place.
         split (str): 'train' or 'val'.
-        masks (bool | None): whether all need one; None asks for them only where some
-            object has one.
+        masks (bool): whether all need one.
         findings (Findings): what is left out or mended is counted there.
         image_places (list[int]): of each annotation, where its image is in ``images``.
 
@@ -41,8 +40,6 @@ def check_values(
     check = _Check(tables, split, findings, image_places)
     small = check_small(tables.source, check.images, split, findings)
     check.read_crowds()
-    if masks is None:
-        masks = any(row.get('segmentation') for row in check.rows)
     shapes = measure_shapes(check.rows, check.sizes, check.place, masks)
     boxes = check.mend_boxes(shapes)
     check.mend_shapes(shapes, masks)

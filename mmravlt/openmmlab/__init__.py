@@ -3,7 +3,10 @@
 from importlib import import_module
 
 #: The modules whose ``install()`` changes MMEngine; any of them may be left out.
-FEATURES = ('checkpoint_loading', 'layer_decay', 'weight_remapping')
+FEATURES = (
+    *('checkpoint_loading', 'drawing', 'layer_decay', 'loading'),
+    'weight_remapping',
+)
 
 
 def install() -> None:

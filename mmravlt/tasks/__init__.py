@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..data import DataError, DataOptions, Prepared
 from .base import Task, TaskError
 from .classification import CLASSIFICATION
+from .config import keep_all_bits, longest_side
 from .detection import DETECTION
 from .panoptic import PANOPTIC
 from .segmentation import SEGMENTATION
@@ -82,4 +83,7 @@ def use_custom_data(
     root = Path(folder).resolve()
     if not root.is_dir():
         raise DataError(f'--data {folder}: there is no such folder.')
-    return task.use_data(cfg, root, DataOptions(splits=splits, **options))
+    options.setdefault('longest_side', longest_side(cfg, used))
+    data = task.use_data(cfg, root, DataOptions(splits=splits, **options))
+    keep_all_bits(cfg, data.bit_depth, used)
+    return data

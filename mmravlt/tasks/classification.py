@@ -14,6 +14,7 @@ from ..data.classification import prepare_classes
 from ..data.images import image_size
 from .base import Prediction, Task, sample_meta
 from .config import (
+    bit_depth_of,
     dicts,
     replace_dataset,
     set_num_classes,
@@ -112,7 +113,7 @@ def build_inferencer(cfg: Config, device: str):
 
 def predict(inferencer, image: Path, score_thr: float) -> Prediction:
     """The class of an image, and the scores of all classes."""
-    side = max(224, min(image_size(image)))  # or its text is too small
+    side = min(max(224, min(image_size(image))), 4000)  # or its text is too small
     with tempfile.TemporaryDirectory() as unused:  # or it would not draw
         (found,) = inferencer(str(image), show_dir=unused, resize=side)
     found['pred_scores'] = found['pred_scores'].tolist()
@@ -121,8 +122,10 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmpretrain's visualisation hook draw into a folder."""
-    hook = cfg.default_hooks.visualization
-    hook.update(enable=True, out_dir=folder, interval=1)
+    from ..openmmlab.drawing import draw_each_image
+
+    options = dict(enable=True, interval=1, out_dir=None)
+    draw_each_image(cfg, folder, bit_depth_of(cfg), **options)
 
 
 def dump_metric() -> type:

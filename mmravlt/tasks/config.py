@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +30,9 @@ def dicts(node) -> Iterator[dict]:
             yield from dicts(child)
 
 
-def type_name(node: dict) -> str:
-    """The name of what a config dict builds, without its scope."""
-    kind = node.get('type', '')
+def type_name(node) -> str:
+    """The name of what a config dict builds, without its scope; else nothing."""
+    kind = node.get('type', '') if isinstance(node, dict) else ''
     return str(getattr(kind, '__name__', kind)).split('.')[-1]
 
 
@@ -110,6 +110,96 @@ def set_class_weights(head: dict, old: int, count: int) -> None:
                 'config and set class_weight=None there.'
             )
         loss['class_weight'] = [weights[0]] * count + list(weights[old:])
+
+
+def keep_all_bits(cfg: Config, bit_depth: int | None, loaders: Iterable[str]) -> None:
+    """Let all pipelines of a config read images with more than 8 bits per value.
+
+    Each ``LoadImageFromFile`` keeps all bits, and is followed by a ``ScaleBitDepth``;
+    the libraries' inferencers of detectors and segmentors keep both.
+
+    Args:
+        cfg (Config): changed in place.
+        bit_depth (int | None): how many bits are in use. At 16, OpenCV's own way, and
+            at None nothing changes.
+        loaders (Iterable[str]): those that are used, such as 'train_dataloader'.
+
+    Raises:
+        DataError: if one of these loads images in another way.
+    """
+    if bit_depth in (None, 16):
+        return
+    for steps in _lists(list(cfg.values())):
+        for i in reversed(range(len(steps))):
+            if type_name(steps[i]) != 'LoadImageFromFile':
+                continue
+            if type_name((*steps, {})[i + 1]) == 'ScaleBitDepth':
+                steps[i + 1]['bit_depth'] = bit_depth
+                continue
+            flag = _READING[steps[i].get('color_type', 'color')]
+            steps[i]['color_type'] = flag
+            steps[i].pop('imdecode_backend', None)  # that of OpenCV is the default
+            scale = dict(type='ScaleBitDepth', bit_depth=bit_depth)
+            if steps[i].pop('to_float32', False):
+                scale['to_float32'] = True
+            steps.insert(i + 1, scale)
+    for loader in loaders:
+        if not any(type_name(step) == 'ScaleBitDepth' for step in dicts(cfg[loader])):
+            raise DataError(
+                '--data has images with more than 8 bits per value, but the '
+                f'{loader} of this config reads them by no LoadImageFromFile; give '
+                '--bit-depth 16 to leave loading as it is.'
+            )
+
+
+# What LoadImageFromFile calls kinds of colour, and the flag of OpenCV with all bits
+_READING = dict(
+    color=3,  # IMREAD_COLOR | IMREAD_ANYDEPTH
+    grayscale=2,  # IMREAD_GRAYSCALE | IMREAD_ANYDEPTH
+    unchanged=-1,  # IMREAD_UNCHANGED
+)
+
+
+def bit_depth_of(cfg: Config) -> int | None:
+    """Of the images that a config tests on, as :func:`keep_all_bits` set it."""
+    for step in dicts(cfg.get('test_dataloader')):
+        if type_name(step) == 'ScaleBitDepth':
+            return step['bit_depth']
+    return None
+
+
+def longest_side(cfg: Config, loaders: Iterable[str]) -> int | None:
+    """The least number of pixels that a pipeline resizes the longer side to.
+
+    Args:
+        cfg (Config): with these loaders.
+        loaders (Iterable[str]): such as 'train_dataloader'.
+
+    Returns:
+        int | None: None where no step keeps the shape of images.
+    """
+    found = []
+    for step in dicts([cfg.get(loader) for loader in loaders]):
+        resizes = type_name(step) in ('Resize', 'RandomResize', 'RandomChoiceResize')
+        if not (resizes and step.get('keep_ratio')):
+            continue
+        scales = step.get('scales') or step.get('scale') or ()
+        if scales and not isinstance(scales[0], (list, tuple)):
+            scales = [scales]
+        least = min(step.get('ratio_range') or (1,))
+        found += [int(max(scale) * least) for scale in scales]
+    return min(found, default=None)
+
+
+def _lists(node) -> Iterator[list]:
+    """All lists in a nest of dicts and lists."""
+    if isinstance(node, list):
+        yield node
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in tuple(node):
+            yield from _lists(child)
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:

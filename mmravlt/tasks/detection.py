@@ -14,7 +14,7 @@ from ..data import DataError, DataOptions, Prepared
 from ..data.detection import prepare_objects
 from .base import Prediction, Task, TaskError, sample_meta
 from .coco import use_coco
-from .config import dicts, set_num_classes
+from .config import bit_depth_of, dicts, set_num_classes
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -60,7 +60,11 @@ def build_inferencer(cfg: Config, device: str):
     """mmdet's inferencer."""
     from mmdet.apis import DetInferencer
 
-    return DetInferencer(cfg, device=device)
+    from ..openmmlab.drawing import draw_small
+
+    inferencer = DetInferencer(cfg, device=device)
+    draw_small(inferencer.visualizer)
+    return inferencer
 
 
 def predict(inferencer, image: Path, score_thr: float) -> Prediction:
@@ -73,7 +77,9 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmdet's visualisation hook draw into a folder."""
-    cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder)
+    from ..openmmlab.drawing import draw_each_image
+
+    draw_each_image(cfg, folder, bit_depth_of(cfg), draw=True, test_out_dir=None)
 
 
 def dump_metric() -> type:

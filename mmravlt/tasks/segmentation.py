@@ -13,6 +13,7 @@ from ..data import DataError, DataOptions, Prepared
 from ..data.segmentation import prepare_maps
 from .base import Prediction, Task, sample_meta
 from .config import (
+    bit_depth_of,
     dicts,
     palette,
     replace_dataset,
@@ -119,7 +120,11 @@ def build_inferencer(cfg: Config, device: str):
     """mmseg's inferencer."""
     from mmseg.apis import MMSegInferencer
 
-    return MMSegInferencer(cfg, device=device)
+    from ..openmmlab.drawing import draw_small
+
+    inferencer = MMSegInferencer(cfg, device=device)
+    draw_small(inferencer.visualizer)
+    return inferencer
 
 
 def predict(inferencer, image: Path, score_thr: float) -> Prediction:
@@ -136,8 +141,9 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
 
 def draw_tests(cfg: Config, folder: str) -> None:
     """Let mmseg's visualisation hook draw into a folder."""
-    cfg.default_hooks.visualization.update(draw=True, interval=1)
-    cfg.visualizer.save_dir = folder
+    from ..openmmlab.drawing import draw_each_image
+
+    draw_each_image(cfg, folder, bit_depth_of(cfg), draw=True, interval=1)
 
 
 def dump_metric() -> type:

@@ -10,6 +10,8 @@ from mmravlt.data import DataError
 
 from .test_layouts_common import names, objects, tables, write_image, write_text
 
+pytestmark = pytest.mark.usefixtures('small_images_are_used')
+
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):

@@ -10,6 +10,8 @@ from mmravlt.data import DataError, DataOptions
 from mmravlt.data.detection import prepare_objects
 from mmravlt.data.layouts.common import polygon_area, split_of
 
+pytestmark = pytest.mark.usefixtures('small_images_are_used')
+
 SIZE = (40, 20)
 
 

@@ -150,16 +150,13 @@ def test_masks_that_most_objects_lack_are_refused(tables):
         del row['segmentation']
     message = "id 2 in '2.jpg' has no segmentation .* 4 of 6 .* config without masks"
     refused(tables, message)
-    refused(tables, message, masks=None)
     assert check(tables, masks=False) == ''
 
 
-def test_masks_are_asked_for_where_there_are_some(tables):
+def test_without_a_need_for_masks_their_faults_leave_nothing_out(tables):
     del rows_of(tables)[1]['segmentation']
-    assert '1 objects have no polygon' in check(copy.deepcopy(tables), masks=None)
-    for row in rows_of(tables):
-        row.pop('segmentation', None)
-    assert check(tables, masks=None) == ''
+    assert '1 objects have no polygon' in check(copy.deepcopy(tables), masks=True)
+    assert check(tables, masks=False) == ''
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])

@@ -1,0 +1,9 @@
+import pytest
+
+from mmravlt.data import image_tables
+
+
+@pytest.fixture
+def small_images_are_used(monkeypatch):
+    """Images of 40×20 pixels do for what is read of a layout."""
+    monkeypatch.setattr(image_tables, 'SMALLEST', 1)
