@@ -243,7 +243,11 @@ def test_testing_refuses_weights_that_do_not_fit(option, message, detector):
     'tool,arguments,message',
     [
         ('train.py', ['--data', 'nowhere'], 'error: --data nowhere: there is no such'),
-        ('test.py', ['x.pth', '--data', '.'], 'must hold exactly one annotations/inst'),
+        (
+            'test.py',
+            ['x.pth', '--data', '.'],
+            'is in none of the layouts that are known',
+        ),
         ('train.py', [], 'put it there, or give a folder of your own with --data'),
         ('test.py', ['x.pth'], "No such file or directory: 'data/coco/annotations"),
         ('train.py', ['--resume', 'x.pth'], 'error: x.pth can not be found'),

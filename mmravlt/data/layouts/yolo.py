@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from ..base import DataError
 from ..files import IMAGE_SUFFIXES, check_files, list_files
 from ..findings import Findings
@@ -105,6 +103,8 @@ def _find_description(root: Path) -> Path | None:
 
 def _describes(path: Path) -> bool:
     """Whether a YAML file has what describes data; one that is damaged may have."""
+    import yaml  # MMEngine brings it; FLOPs and ranks work without
+
     text = path.read_text(encoding='utf-8-sig', errors='replace')
     try:
         content = yaml.safe_load(text)
