@@ -121,6 +121,8 @@ def _read_description(
     root: Path, path: Path, splits: tuple[str, ...], findings: Findings
 ) -> tuple[list[str], dict[str, list[Path]]]:
     """The classes and the images of each split that a YAML file tells."""
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, yaml.YAMLError) as error:
