@@ -9,7 +9,7 @@ from pathlib import Path
 from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once, write_text
 from .findings import Findings
-from .image_tables import check_shared, read_sizes
+from .image_tables import check_shared, count_unlisted, read_sizes
 from .images import inspect_images
 from .layouts import choose_layout
 from .layouts.coco import COCO
@@ -67,6 +67,8 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         for split, table in tables.items()
     }
     check_shared(images, findings)
+    if len(images) > 1 and options.check:  # else it may be that of the other split
+        count_unlisted(images, findings)
     notes += findings.notes() + seen
     return Prepared(layout.name, classes, splits, notes, bit_depth)
 

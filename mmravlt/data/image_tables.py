@@ -7,7 +7,7 @@ from numbers import Real
 from pathlib import Path
 
 from .base import DataError
-from .files import check_files
+from .files import IMAGE_SUFFIXES, check_files
 from .findings import Findings
 from .images import ImageInfo, inspect_image
 
@@ -175,3 +175,32 @@ def check_shared(
     if shared:
         reason = 'images are for training, too, so scores say little about new ones'
         findings.add('val', reason, shared[0], len(shared))
+
+
+def count_unlisted(
+    tables: dict[str, tuple[Path, list[dict]]], findings: Findings
+) -> None:
+    """Count images that lie beside those that are listed, but are in no list.
+
+    Args:
+        tables (dict): of all splits, as for :func:`check_shared`.
+        findings (Findings): counts them.
+    """
+    listed: dict[str, set[str]] = {}
+    split_of: dict[str, str] = {}
+    for split, (image_dir, images) in tables.items():
+        for image in images:
+            folder, name = os.path.split(os.path.join(image_dir, image['file_name']))
+            folder = os.path.normpath(folder)
+            listed.setdefault(folder, set()).add(name)
+            split_of.setdefault(folder, split)
+    for folder, names in listed.items():
+        others = sorted(
+            name
+            for name in set(os.listdir(folder)) - names
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
+        )
+        if others:
+            reason = 'images are in no list, and are not used'
+            example = os.path.join(folder, others[0])
+            findings.add(split_of[folder], reason, example, len(others))

@@ -10,7 +10,7 @@ from .base import DataError, DataOptions, Prepared
 from .cache import prepare_once, write_text
 from .files import need_folder
 from .findings import Findings
-from .image_tables import check_shared, check_twice
+from .image_tables import check_shared, check_twice, count_unlisted
 from .images import inspect_images
 from .layouts.coco import (
     CATEGORIES,
@@ -73,6 +73,8 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
         splits[split] = _write(tables, folder / f'{split}.json')
         images[split] = (tables.image_dir, tables.content['images'])
     check_shared(images, findings)
+    if len(images) > 1 and options.check:  # else it may be that of the other split
+        count_unlisted(images, findings)
     notes = findings.notes() + seen
     return Prepared('COCO panoptic', classes, splits, notes, bit_depth, things)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmravlt.data import DataError, DataOptions, Findings, masks
-from mmravlt.data.image_tables import check_shared
+from mmravlt.data.image_tables import check_shared, count_unlisted
 from mmravlt.data.objects import ObjectTables, check_objects
 
 WIDTH, HEIGHT = 100, 80
@@ -486,3 +486,15 @@ def test_objects_are_measured_in_pieces_of_any_length(tables, monkeypatch):
     monkeypatch.setattr(masks, 'CHUNK', 5)
     assert check(other) == notes
     assert other.content == tables.content
+
+
+def test_images_in_no_list_are_counted(tmp_path):
+    for name in ('a.jpg', 'b.JPG', 'c.png', '.d.jpg', 'notes.txt', 'sub/e.jpg'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    train = (tmp_path, [dict(file_name='a.jpg')])
+    val = (tmp_path, [dict(file_name='./c.png')])
+    findings = Findings()
+    count_unlisted(dict(train=train, val=val), findings)
+    (note,) = findings.notes()
+    assert note.startswith('train: 1 images are in no list') and 'b.JPG' in note
