@@ -18,10 +18,10 @@ class Layout:
         described (str): the files that make it, in a few words.
         find (Callable): takes a folder; tells by which file in it this layout is
             recognised, or gives None. Opens what it must to be sure.
-        read (Callable): ``(root, splits, findings)`` reads the data of these splits, of
-            'train' and 'val', by their names; data that has no part for validation is
-            under 'all'. What is odd but has one right reading is counted in
-            ``findings``. May raise DataError.
+        read (Callable): ``(root, splits)`` reads the data of these splits, of 'train'
+            and 'val', by their names; data that has no part for validation is under
+            'all'. What is odd but has one right reading is in the listings; layouts of
+            objects count it in a third argument, ``findings``. May raise DataError.
         plain (bool): whether its files have names that mean nothing else: it is taken
             even where another layout fits, too.
     """
