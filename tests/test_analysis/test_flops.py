@@ -68,13 +68,13 @@ def measure(cfg, shape=None, count=flops.measure):
 
 
 # MMEngine reads the whole model index of a library for each config taken from it.
-find_in_index = functools.cache(utils._get_cfg_metainfo)
+load_index = functools.cache(utils.load)
 
 
 @pytest.fixture(autouse=True)
 def measure_and_read_once(monkeypatch):
     monkeypatch.setattr(flops, 'measure', measure)  # for the tool, too
-    monkeypatch.setattr(utils, '_get_cfg_metainfo', find_in_index)
+    monkeypatch.setattr(utils, 'load', load_index)
 
 
 def split(leaf):
