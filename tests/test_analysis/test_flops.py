@@ -1,6 +1,5 @@
 """Sizes and costs are those of the paper and of the authors' release."""
 
-import functools
 import re
 import runpy
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, utils
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 import mmravlt
@@ -67,14 +66,9 @@ def measure(cfg, shape=None, count=flops.measure):
     return measured[key]
 
 
-# MMEngine reads the whole model index of a library for each config taken from it.
-load_index = functools.cache(utils.load)
-
-
 @pytest.fixture(autouse=True)
-def measure_and_read_once(monkeypatch):
+def measure_once(monkeypatch):
     monkeypatch.setattr(flops, 'measure', measure)  # for the tool, too
-    monkeypatch.setattr(utils, 'load', load_index)
 
 
 def split(leaf):
