@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmravlt import config_path
