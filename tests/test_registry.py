@@ -16,13 +16,13 @@ models = [dict(type=name, arch='t', out_indices=(0,))
 BUILD = """
 import importlib, json, os, sys
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 for scope in sys.argv[1:]:
     child = os.fork()
     if child == 0:
         assert not {'mmravlt', 'mmdet', 'mmseg', 'mmpretrain'} & {*sys.modules}
         cfg = Config.fromfile('config.py')
         models = importlib.import_module(f'{scope}.registry').MODELS
-        from mmengine.registry import init_default_scope
         init_default_scope(scope)
         built = [str(type(models.build(model))) for model in cfg.models]
         print(json.dumps([scope, built]), flush=True)
