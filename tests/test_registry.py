@@ -15,6 +15,7 @@ models = [dict(type=name, arch='t', out_indices=(0,))
 # Each scope in a process of its own, in which no other library was imported.
 BUILD = """
 import importlib, json, os, sys
+import torch  # long to import, and of no scope
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 for scope in sys.argv[1:]:
