@@ -14,7 +14,6 @@ from torch import nn
 from mmravlt import config_path
 from mmravlt.openmmlab.device import adapt_to_device
 
-from .. import quick_mmengine  # noqa: F401  (reading a config takes a third as long)
 from .quick_init import quick_init
 
 DROP_PATH = dict(t=0.10, s=0.15, b=0.40, l=0.55)

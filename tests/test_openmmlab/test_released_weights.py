@@ -7,7 +7,6 @@ import torch
 from mmengine.runner import load_checkpoint, load_state_dict
 
 from mmravlt.models import RAVLT, L2ViT
-from tests import quick_configs  # noqa: F401  (reads metafiles once)
 from tests.release_weights import (
     FILES,
     fill,

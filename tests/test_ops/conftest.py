@@ -8,7 +8,7 @@ def patch_once_a_launch(monkeypatch):
     """Let the interpreter replace Triton's language once for each kernel it runs.
 
     It does so again whenever the kernel calls a function, with the same result for all
-    functions of a module: half of its time.
+    functions of a module.
     """
     try:
         from triton.runtime import interpreter
