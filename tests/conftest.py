@@ -17,6 +17,8 @@ os.environ['MMRAVLT_CACHE'] = _CACHE.name
 
 import mmravlt  # noqa: E402, F401  (first: mmdet cannot be imported without its ops)
 
+from . import quick_configs  # noqa: E402, F401
+
 
 def let_interpreted_loops_run():
     """Give Triton's interpreter the bounds of its loops as NumPy 2.5 allows it.

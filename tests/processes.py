@@ -27,7 +27,10 @@ if os.name == 'posix':
     _CONTEXT = multiprocessing.get_context('forkserver')
     _LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
     _CONTEXT.set_forkserver_preload(
-        ['mmravlt', *(f'{library}.apis' for library in _LIBRARIES)]
+        [
+            *('mmravlt', *(f'{library}.apis' for library in _LIBRARIES)),
+            f'{__package__}.quick_configs',
+        ]
     )
 else:
     _CONTEXT = multiprocessing.get_context('spawn')
@@ -64,8 +67,9 @@ def run_tool(name, *words, cwd, check=True) -> subprocess.CompletedProcess:
     """Run ``tools/NAME`` in the folder ``cwd``; the rest as :func:`run_program`.
 
     It finds the libraries imported already, so what they read of the environment when
-    they are imported is not that of the test. The commands of the README start from
-    nothing, in their own test.
+    they are imported is not that of the test, and configs are printed as MMEngine
+    writes them, without a layout. Commands of the README start from nothing, in their
+    own test.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / stream for stream in ('stdout', 'stderr')]
@@ -93,6 +97,8 @@ def _become(words, folder, files, environment):
     """Make this process the one that runs a tool."""
     for stream, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    from . import quick_configs  # noqa: F401  (for this process alone)
+
     multiprocessing.set_start_method(None, force=True)  # as in a program just started
     torch.set_num_threads(1)
     os.environ.clear()

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from demo.shapes import write_shapes
 
-from .processes import run_program
+from .processes import run_program, run_tool
 from .release_weights import released_file
 from .test_configs.test_end_to_end import BOX_HEAD, FPN, PROPOSALS, RUNS, write_data
 
@@ -52,12 +52,22 @@ SMALL = [
     'randomness.seed=0',
     'model.backbone.init_cfg=None',
     *(*FPN, *PROPOSALS, *BOX_HEAD),
+    'model.neck.out_channels=16',
+    'model.rpn_head.in_channels=16',
+    'model.rpn_head.feat_channels=16',
+    'model.roi_head.bbox_roi_extractor.out_channels=16',
+    'model.roi_head.bbox_head.in_channels=16',
+    'model.roi_head.mask_roi_extractor.out_channels=16',
+    'model.roi_head.mask_head.in_channels=16',
+    'model.test_cfg.rcnn.score_thr=0',  # hardly trained, it is sure of nothing
+    'model.test_cfg.rcnn.max_per_img=10',
     'train_dataloader.dataset.pipeline.2.scale=(64,64)',
     'val_dataloader.dataset.pipeline.1.scale=(64,64)',
     'test_dataloader.dataset.pipeline.1.scale=(64,64)',
     'train_cfg.val_interval=12',
     'default_hooks.checkpoint.interval=12',
     'default_hooks.checkpoint.save_optimizer=True',
+    'default_hooks.logger.interval=1',
 ]
 
 
@@ -128,7 +138,13 @@ def test_training_and_test_commands_run_as_printed(tmp_path):
             assert words[-1] == '8'
             words[-1] = '2'  # processes instead of GPUs
         words += options_that_make_small(words)
-        run_program(*words, cwd=tmp_path, env={'PORT': '29519'})
+        if starts_from_nothing(command):
+            done = run_program(*words, cwd=tmp_path, env={'PORT': '29519'})
+        else:
+            done = run_tool(words[1].removeprefix('tools/'), *words[2:], cwd=tmp_path)
+        if 'dist_' in command:
+            work_dir = tmp_path / 'work_dirs/mask_rcnn_ravlt_t_1x'
+            assert_two_processes(command, done, work_dir)
         if 'mmdet' in command and 'train.' in command and '--resume' not in command:
             checkpoint = tmp_path / 'work_dirs/mask_rcnn_ravlt_t_1x/epoch_12.pth'
             assert checkpoint.is_file()
@@ -145,6 +161,30 @@ def test_training_and_test_commands_run_as_printed(tmp_path):
     assert list(tmp_path.glob('predictions/preds/*.json'))
 
 
+def starts_from_nothing(command):
+    """Whether a command finds nothing imported, or what other commands find, too.
+
+    One command or more of each tool, and of each library, imports all by itself; those
+    of tools/train.py and tools/test.py with mmdet are dist_train.sh and dist_test.sh.
+    """
+    tools = ('python tools/train.py', 'python tools/test.py')
+    return not (command.startswith(tools) and '/mmdet/' in command)
+
+
+def assert_two_processes(command, done, work_dir):
+    """Each took a part of the data, and the results were put together."""
+    last = max(path.parent for path in work_dir.glob('*/*.log'))
+    if 'dist_train' in command:
+        lines = (last / 'vis_data/scalars.json').read_text().splitlines()
+        epochs = [r['epoch'] for r in map(json.loads, lines) if 'loss' in r]
+        assert epochs == [*range(1, 13)]  # 4 images, 2 processes with batches of 2
+    else:
+        (metrics,) = last.glob('*.json')
+        assert 'coco/segm_mAP' in json.loads(metrics.read_text())
+    if not torch.cuda.is_available():
+        assert (done.stdout + done.stderr).count('NCCL is replaced by gloo') == 1
+
+
 def write_coco(folder):
     """Generated shapes under the file names and with the classes of COCO 2017.
 
@@ -153,7 +193,7 @@ def write_coco(folder):
     from mmdet.datasets import CocoDataset
 
     names = CocoDataset.METAINFO['classes']
-    write_shapes(folder, num_train=2, num_val=1, size=64)
+    write_shapes(folder, num_train=4, num_val=2, size=64)
     for split in ('train', 'val'):
         (folder / split).rename(folder / f'{split}2017')
         source = folder / f'annotations/instances_{split}.json'

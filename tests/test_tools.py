@@ -1,8 +1,7 @@
-"""The command lines, run as users run them."""
+"""The command lines; those of several processes are in test_readme.py."""
 
 import functools
 import json
-import os
 import pickle
 import shutil
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .processes import TOOLS, run_program, run_tool, start_tool
+from .processes import run_tool, start_tool
 from .tiny import NUM_CLASSES, write_project
 
 SCORES = dict(
@@ -162,28 +161,6 @@ def test_amp_and_auto_scale_lr_are_applied(detection):
     assert 'Scaling the original LR by 0.125' in done.stdout
     if not torch.cuda.is_available():
         assert 'fp16 is replaced by float32' in done.stdout + done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == 'nt', reason='shell scripts need a POSIX system')
-def test_two_processes_train_and_test_through_the_shell_scripts(detection):
-    def launch(script, *arguments):
-        done = run_program(
-            *('bash', TOOLS / script, 'config.py', *arguments, '--data', 'data'),
-            cwd=detection,
-            env={'PORT': '29517'},
-        )
-        return done.stdout + done.stderr
-
-    once = ('--cfg-options', 'train_cfg.max_epochs=1')
-    said = launch('dist_train.sh', '2', '--work-dir', 'work', *once)
-    records = [r for r in scalars(detection / 'work') if 'loss' in r]
-    assert len(records) == 1  # 4 images, 2 processes with batches of 2
-    if not torch.cuda.is_available():
-        assert said.count('NCCL is replaced by gloo') == 1
-    launch('dist_test.sh', 'work/epoch_1.pth', '2', '--work-dir', 'tested')
-    (metrics,) = (detection / 'tested').glob('*/*.json')
-    assert 'coco/segm_mAP' in json.loads(metrics.read_text())
 
 
 @pytest.mark.slow

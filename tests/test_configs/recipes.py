@@ -1,5 +1,6 @@
 """What the tests of the configs share: read a leaf, build it, follow its rates."""
 
+import copy
 import functools
 import json
 
@@ -12,6 +13,8 @@ from torch import nn
 
 from mmravlt import config_path
 from mmravlt.openmmlab.device import adapt_to_device
+
+from .quick_init import quick_init
 
 DROP_PATH = dict(t=0.10, s=0.15, b=0.40, l=0.55)
 # Of L2ViT, by experiment and variant.
@@ -52,20 +55,40 @@ def assert_backbone(leaf, cfg, model):
 
 
 def read(leaf):
-    """The config ``leaf``, such as 'mmdet/mask_rcnn_ravlt_t_1x'."""
+    """The config ``leaf``, such as 'mmdet/mask_rcnn_ravlt_t_1x', to be changed freely.
+
+    Its default scope is MMEngine's from now on.
+    """
+    cfg = copy.deepcopy(_read(leaf))
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+@functools.cache
+def _read(leaf):
     return Config.fromfile(config_path(f'{leaf}.py'))
 
 
 def build(cfg, device='meta'):
+    """The model of ``cfg``, as MMEngine's Runner builds it."""
     init_default_scope(cfg.default_scope)
+    model = dict(cfg.model)
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with torch.device(device):
-        return MODELS.build(cfg.model)
+        return MODELS.build(model)
 
 
-def build_optimizer(cfg):
+@functools.cache
+def built(leaf):
+    """The model of ``leaf``, on the meta device; tests share it and only look at it."""
+    return build(read(leaf))
+
+
+def build_optimizer(leaf):
     """The optimizer, and its settings of each parameter by name."""
+    cfg, model = read(leaf), built(leaf)
     adapt_to_device(cfg)
-    model = build(cfg)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     groups = {
         id(parameter): group
@@ -77,11 +100,11 @@ def build_optimizer(cfg):
     }
 
 
-def norm_parameters(cfg):
+def norm_parameters(leaf):
     """Names of the parameters of all norm layers, batch and layer norms."""
     return {
         f'{name}.{own}'
-        for name, module in build(cfg).named_modules()
+        for name, module in built(leaf).named_modules()
         if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm))
         for own, _ in module.named_parameters(recurse=False)
     }
@@ -130,9 +153,15 @@ def train_step(cfg, data):
     """
     cfg.model.backbone.init_cfg = None
     adapt_to_device(cfg)
-    model = build(cfg, 'cpu').train()
-    model.init_weights()
+    with quick_init():
+        model = build(cfg, 'cpu').train()
+        model.init_weights()
     losses = model(**model.data_preprocessor(data, training=True), mode='loss')
     loss, logged = model.parse_losses(losses)
     loss.backward()
     return model, logged
+
+
+def is_finite(gradient):
+    """Whether all of it is, seen by the sum, which is fast."""
+    return bool(gradient.sum().isfinite())

@@ -1,7 +1,6 @@
 """Configs of other projects inherit from ours, whatever folder they lie in."""
 
 import os
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -27,58 +26,60 @@ BASES = {
 }
 
 
-def run(script, folder):
-    """A process of its own: nothing of mmravlt is imported before the config."""
-    done = run_python('-c', textwrap.dedent(script), cwd=folder)
-    assert done.stdout.splitlines()[-1] == 'inherited'
+OF_ONE_DETECTOR = """
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+cfg = Config.fromfile('theirs.py')
+init_default_scope(cfg.default_scope)
+cfg.model.backbone.norm_cfg.type = 'BN'
+with torch.device('meta'):
+    model = MODELS.build(cfg.model)
+assert type(model).__name__ == 'MaskRCNN', type(model)
+assert type(model.backbone).__name__ == 'RAVLT', type(model.backbone)
+assert len(model.backbone.layers[2].blocks) == 9
+assert model.roi_head.bbox_head.num_classes == 7
+assert model.roi_head.mask_head.num_classes == 80
+assert cfg.train_cfg.max_epochs == 5
+assert cfg.param_scheduler[1].milestones == [27, 33]
+"""
+OF_ALL_LIBRARIES = """
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+for leaf in ('mmdet/retinanet_ravlt_t_1x', 'mmseg/upernet_ravlt_s_2x',
+             'mmpretrain/ravlt_t_in1k', 'mmpretrain/ravlt_t_in1k_v2',
+             'mmseg/ablation/semantic_fpn_ravlt_t_phi_tanh_1x',
+             'mmdet/retinanet_l2vit_t_1x', 'mmpretrain/l2vit_t_in1k'):
+    with open('theirs.py', 'w') as file:
+        file.write(f"_base_ = __import__('mmravlt').config_path('{leaf}.py')")
+    cfg = Config.fromfile('theirs.py')
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    expected = 'L2ViT' if 'l2vit' in leaf else 'RAVLT'
+    assert type(model.backbone).__name__ == expected, leaf
+"""
 
 
-@pytest.mark.parametrize('base', BASES)
-def test_a_config_in_another_folder_inherits(base, tmp_path):
-    (tmp_path / 'theirs.py').write_text(f'_base_ = {BASES[base](tmp_path)}{OVERRIDES}')
-    script = """
-        import torch
-        from mmengine.config import Config
-        from mmengine.registry import MODELS, init_default_scope
-        cfg = Config.fromfile('theirs.py')
-        init_default_scope(cfg.default_scope)
-        cfg.model.backbone.norm_cfg.type = 'BN'
-        with torch.device('meta'):
-            model = MODELS.build(cfg.model)
-        assert type(model).__name__ == 'MaskRCNN', type(model)
-        assert type(model.backbone).__name__ == 'RAVLT', type(model.backbone)
-        assert len(model.backbone.layers[2].blocks) == 9
-        assert model.roi_head.bbox_head.num_classes == 7
-        assert model.roi_head.mask_head.num_classes == 80
-        assert cfg.train_cfg.max_epochs == 5
-        assert cfg.param_scheduler[1].milestones == [27, 33]
-        print('inherited')
-    """
-    run(script, tmp_path)
-
-
-def test_configs_of_all_libraries_are_inherited_by_package_name(tmp_path):
-    script = """
-        import torch
-        from mmengine.config import Config
-        from mmengine.registry import MODELS, init_default_scope
-        for leaf in ('mmdet/retinanet_ravlt_t_1x', 'mmseg/upernet_ravlt_s_2x',
-                     'mmpretrain/ravlt_t_in1k', 'mmpretrain/ravlt_t_in1k_v2',
-                     'mmseg/ablation/semantic_fpn_ravlt_t_phi_tanh_1x',
-                     'mmdet/retinanet_l2vit_t_1x', 'mmpretrain/l2vit_t_in1k'):
-            with open('theirs.py', 'w') as file:
-                file.write(
-                    f"_base_ = __import__('mmravlt').config_path('{leaf}.py')"
-                )
-            cfg = Config.fromfile('theirs.py')
-            init_default_scope(cfg.default_scope)
-            with torch.device('meta'):
-                model = MODELS.build(cfg.model)
-            expected = 'L2ViT' if 'l2vit' in leaf else 'RAVLT'
-            assert type(model.backbone).__name__ == expected, leaf
-        print('inherited')
-    """
-    run(script, tmp_path)
+def test_configs_in_other_folders_inherit(tmp_path):
+    """In processes where nothing of mmravlt is imported before the config."""
+    scripts = {'of all libraries by package name': OF_ALL_LIBRARIES}
+    scripts.update(dict.fromkeys(BASES, OF_ONE_DETECTOR))
+    files = []
+    for name, script in scripts.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        if name in BASES:
+            config = f'_base_ = {BASES[name](folder)}{OVERRIDES}'
+            (folder / 'theirs.py').write_text(config)
+        files.append(folder / f'{name}.py')
+        files[-1].write_text(script)
+    done = run_python(Path(__file__).with_name('run_fresh.py'), *files)
+    said = done.stdout.splitlines()
+    assert [line for line in said if line.split()[-1] in ('inherits', 'fails')] == [
+        f'{name} inherits' for name in scripts
+    ], done.stderr[-3000:]
 
 
 def test_installed_package_carries_configs_and_tools(distribution):

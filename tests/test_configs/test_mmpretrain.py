@@ -15,9 +15,7 @@ from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
     HOOKS,
-    MODELS,
     TRANSFORMS,
-    init_default_scope,
 )
 from mmengine.runner import Runner
 from PIL import Image
@@ -30,20 +28,19 @@ from mmravlt import config_path
 from mmravlt.openmmlab.device import adapt_to_device
 
 from ..tiny import ARCH
-from .recipes import learning_rates
+from . import recipes
+from .quick_init import quick_init
+from .recipes import build, built, is_finite, learning_rates
 
 IMAGENET = 1_281_167  # training images
 
 
-def read(arch='t', leaf='in1k', model='ravlt'):
-    cfg = Config.fromfile(config_path(f'mmpretrain/{model}_{arch}_{leaf}.py'))
-    init_default_scope('mmpretrain')
-    return cfg
+def leaf_name(arch='t', leaf='in1k', model='ravlt'):
+    return f'mmpretrain/{model}_{arch}_{leaf}'
 
 
-def build(cfg):
-    """The model as MMEngine's Runner builds it."""
-    return MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
+def read(*args, **kwargs):
+    return recipes.read(leaf_name(*args, **kwargs))
 
 
 def built_steps(pipeline):
@@ -64,8 +61,7 @@ def test_there_is_a_config_to_train_and_one_for_imagenet_v2_of_each_size():
 def test_model_starts_from_random_weights_with_plain_bn(arch, rate):
     cfg = read(arch)
     assert cfg.load_from is None
-    with torch.device('meta'):
-        model = build(cfg)
+    model = built(leaf_name(arch))
     assert model.backbone.arch == arch
     assert all(part.init_cfg is None for part in (model, model.backbone, model.neck))
     last = model.backbone.layers[3].blocks[-1]
@@ -80,8 +76,7 @@ def test_model_starts_from_random_weights_with_plain_bn(arch, rate):
 def test_l2vit_starts_from_random_weights_with_plain_bn(arch, rate):
     cfg = read(arch, model='l2vit')
     assert cfg.load_from is None
-    with torch.device('meta'):
-        model = build(cfg)
+    model = built(leaf_name(arch, model='l2vit'))
     assert type(model.backbone).__name__ == 'L2ViT' and model.backbone.arch == arch
     assert model.init_cfg is model.backbone.init_cfg is None
     last = model.backbone.stages[3][-1]
@@ -105,8 +100,7 @@ def test_optimizer_decays_what_timm_decays(model, arch):
         assert 8 * 128 * cfg.optim_wrapper.accumulative_counts == 4096
         lr = 4e-3
     adapt_to_device(cfg)
-    with torch.device('meta'):
-        model = build(cfg)
+    model = built(leaf_name(arch, model=model))
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert not wrapper.clip_grad_kwargs
     assert type(wrapper.optimizer) is torch.optim.AdamW
@@ -232,13 +226,14 @@ def test_one_training_step_reaches_every_parameter_and_one_prediction(model, arc
     cfg = read(arch, model=model)
     adapt_to_device(cfg)
     cfg.optim_wrapper.accumulative_counts = 1
-    model = build(cfg)
-    model.init_weights()
+    with quick_init():
+        model = build(cfg, 'cpu')
+        model.init_weights()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     gradients = {}
     wrapper.optimizer.register_step_pre_hook(
         lambda *_: gradients.update(
-            (name, p.grad is not None and bool(p.grad.isfinite().all()))
+            (name, p.grad is not None and is_finite(p.grad))
             for name, p in model.named_parameters()
         )
     )
@@ -310,8 +305,7 @@ work_dir = {str(tmp_path / 'work')!r}
 
 @pytest.mark.parametrize('arch', 'tsbl')
 def test_imagenet_v2_config_tests_the_model_of_the_training_config(arch):
-    with torch.device('meta'):
-        states = [build(read(arch, leaf)).state_dict() for leaf in ('in1k', 'in1k_v2')]
+    states = [built(leaf_name(arch, leaf)).state_dict() for leaf in ('in1k', 'in1k_v2')]
     shapes = [{name: value.shape for name, value in s.items()} for s in states]
     assert shapes[0] == shapes[1]
 

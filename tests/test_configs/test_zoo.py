@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.structures import DataSample
 
 import mmravlt
@@ -16,6 +14,9 @@ from mmravlt.analysis.flops import measure, total
 from mmravlt.models import GlobalAttention
 from mmravlt.openmmlab.device import adapt_to_device
 from mmravlt.registry import ATTENTIONS
+
+from . import recipes
+from .quick_init import quick_init
 
 PAGE = Path(mmravlt.__file__).parents[1] / 'docs/attention_zoo.md'
 ALL = ['softmax', 'hydra', 'efficient', 'linear_angular', 'enhanced', 'focused', 'rala']
@@ -27,9 +28,7 @@ BLOCKS = dict(deit_t=12, swin_t=12, swin_s=24)
 
 
 def read(leaf):
-    cfg = Config.fromfile(config_path(f'mmpretrain/zoo/{leaf}.py'))
-    init_default_scope('mmpretrain')
-    return cfg
+    return recipes.read(f'mmpretrain/zoo/{leaf}')
 
 
 def split(leaf):
@@ -38,7 +37,8 @@ def split(leaf):
 
 
 def build(cfg):
-    return MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
+    with quick_init():
+        return recipes.build(cfg, 'cpu')
 
 
 def test_there_is_a_config_for_every_row():
@@ -50,7 +50,8 @@ def test_there_is_a_config_for_every_row():
 def test_every_row_costs_what_its_plain_model_and_the_page_say(leaf):
     model, kind = split(leaf)
     params, flops = PLAIN[model]
-    cost = total(measure(read(leaf)))
+    with quick_init():
+        cost = total(measure(read(leaf)))
     name = dict(deit_t='DeiT-T', swin_t='Swin-T', swin_s='Swin-S')[model]
     figures = cost.params / 1e6, cost.layers / 1e9, cost.full / 1e9
     cells = ' *'.join([f'{name}, `{kind}`', *(f'[|] *{x:.2f}' for x in figures)])
@@ -73,7 +74,7 @@ def test_a_leaf_says_its_kind(leaf):
 @pytest.mark.parametrize('leaf', [f'{m}_{k}_in1k' for m in ROWS for k in ROWS[m][-2:]])
 def test_every_block_has_the_attention_of_its_row(leaf):
     model, kind = split(leaf)
-    backbone = MODELS.build(read(leaf).model.backbone)
+    backbone = build(read(leaf)).backbone
     found = [m.attention for m in backbone.modules() if isinstance(m, GlobalAttention)]
     assert [type(m) for m in found] == [ATTENTIONS.get(kind)] * BLOCKS[model]
     ratios = {
@@ -107,7 +108,8 @@ def test_positions_and_scales_are_not_decayed(leaf):
 @pytest.mark.parametrize('leaf', ['deit_t_rala_in1k', 'swin_t_linear_angular_in1k'])
 def test_a_model_predicts_and_trains_at_another_size(leaf):
     model = build(read(leaf))
-    model.init_weights()
+    with quick_init():
+        model.init_weights()
     samples = [DataSample().set_gt_label(i) for i in range(2)]
     images = torch.randn(2, 3, 96, 64)
     losses = model(images, samples, mode='loss')
