@@ -231,8 +231,8 @@ def read_config(
                 cfg, data, training, **(data_options or {})
             )
         if int(os.environ.get('RANK', 0)) == 0:
-            for note in prepared.notes:
-                print(f'--data: {note}')
+            for line in (prepared.found, *prepared.notes):
+                print(f'--data: {line}')
     if change:
         change(cfg, prepared)
     if options:

@@ -21,7 +21,7 @@ from mmravlt.command_line import (
 )
 from mmravlt.data import Prepared
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo, use_device
-from mmravlt.openmmlab.results import ResultsHook
+from mmravlt.openmmlab.results import CURVES, TABLE, ResultsHook
 from mmravlt.resuming import check_resumable, newest_checkpoint
 from mmravlt.training import (
     OptionError,
@@ -65,6 +65,29 @@ def find_checkpoint(resume: str | None, work_dir: str) -> str | None:
     return str(path) if path else None
 
 
+def closing(work_dir: Path, config: Path, results: ResultsHook) -> list[str]:
+    """What a training has reached, where it is, and what may come next."""
+    lines = []
+    files = sorted(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime)
+    bests = [path for path in files if path.name.startswith('best_')]
+    if results.best:
+        row = results.best
+        lines.append(
+            f'best {results.score}: {row[results.score]:g} (epoch {row["epoch"]:g}, '
+            f'iteration {row["iteration"]:g})'
+        )
+    lines += [f'best checkpoint: {path}' for path in bests[-1:]]
+    others = [path for path in files if path not in bests]
+    lines += [f'last checkpoint: {path}' for path in others[-1:]]
+    shown = [work_dir / TABLE, work_dir / CURVES]
+    lines += [f'scores: {path}' for path in shown if path.exists()]
+    if files:
+        words = f'{work_dir / config.name} {(bests or others)[-1]}'
+        lines.append(f'next: python tools/test.py {words}')
+        lines.append(f'      python tools/inference.py {words} IMAGES')
+    return lines
+
+
 def main() -> None:
     args = parse_args()
     if args.device:
@@ -95,10 +118,13 @@ def main() -> None:
     adapt_to_device(cfg)
     with exit_on_missing_files():
         runner = build_runner(cfg)
-        runner.register_hook(ResultsHook(tasks.of(cfg).score(cfg)))
+        results = ResultsHook(tasks.of(cfg).score(cfg))
+        runner.register_hook(results)
         if checkpoint:
             check_resumable(checkpoint, cfg, runner.model)
         runner.train()
+    if os.environ.get('RANK', '0') == '0':
+        print('\n'.join(closing(Path(cfg.work_dir), Path(args.config), results)))
     leave_gloo()
 
 

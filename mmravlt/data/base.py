@@ -57,3 +57,13 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     bit_depth: int | None = None
     things: int | None = None
+
+    @property
+    def found(self) -> str:
+        """Layout, classes and the numbers of each split, in one line."""
+        splits = (
+            f'{name} {split["images"]} images'
+            + (f' with {split["objects"]} objects' if 'objects' in split else '')
+            for name, split in sorted(self.splits.items())
+        )
+        return f'{self.layout}, {len(self.classes)} classes; {"; ".join(splits)}'
