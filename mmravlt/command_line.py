@@ -206,6 +206,7 @@ def read_config(
     data: str | None = None,
     training: bool = False,
     data_options: dict | None = None,
+    resize: Callable[[Config], None] | None = None,
     change: Change | None = None,
 ) -> Config:
     """Read a config and change it as the command line says.
@@ -218,6 +219,8 @@ def read_config(
         data (str | None): the folder of ``--data``.
         training (bool): whether that must have training data.
         data_options (dict | None): of :class:`mmravlt.data.DataOptions`.
+        resize (Callable | None): takes the config before ``--data``, whose images are
+            checked against the sizes in it.
         change (Callable | None): takes the config, after ``--data`` and before
             ``--cfg-options``, and what was found of the data, if any.
     """
@@ -225,6 +228,8 @@ def read_config(
         raise SystemExit(f'error: there is no config file {path}')
     cfg = Config.fromfile(path)
     prepared = None
+    if resize:
+        resize(cfg)
     if data:
         with exit_on(tasks.DataError):
             prepared = tasks.use_custom_data(
@@ -243,6 +248,7 @@ def read_config(
 def read_run_config(
     args: argparse.Namespace,
     training: bool,
+    resize: Callable[[Config], None] | None = None,
     change: Change | None = None,
 ) -> Config:
     """Read the config of a training or a test.
@@ -251,11 +257,11 @@ def read_run_config(
         args (Namespace): with ``config`` and the options of
             :func:`add_common_arguments`.
         training (bool): whether ``--data`` must have training data.
-        change (Callable | None): as for :func:`read_config`.
+        resize, change (Callable | None): as for :func:`read_config`.
     """
     options = data_options(args)
     cfg = read_config(
-        args.config, args.cfg_options, args.data, training, options, change
+        args.config, args.cfg_options, args.data, training, options, resize, change
     )
     cfg.launcher = args.launcher
     if args.work_dir:

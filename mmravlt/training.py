@@ -129,7 +129,7 @@ def training_options(args: argparse.Namespace) -> TrainingOptions:
 def use_options(
     cfg: Config, options: TrainingOptions, data: Prepared | None = None
 ) -> list[str]:
-    """Change a config as the options say.
+    """Change a config as the options say, but for the size of images.
 
     Args:
         cfg (Config): of a training, changed in place.
@@ -144,7 +144,7 @@ def use_options(
     """
     said = []
     if options.image_size:
-        said.append(_set_image_size(cfg, options.image_size))
+        said.append(f'images of {options.image_size} pixels')
     if options.batch_size or options.lr is not None:
         said.append(_set_batch_and_rate(cfg, options.batch_size, options.lr))
     if options.epochs or options.batch_size:
@@ -310,8 +310,18 @@ def _stretch(scheduler: dict, factor: float) -> None:
         ]
 
 
-def _set_image_size(cfg: Config, side: int) -> str:
-    """Let the shorter side of images be ``side``, and all other sizes follow."""
+def use_image_size(cfg: Config, side: int | None) -> None:
+    """Let the shorter side of images be ``side``, and all other sizes follow.
+
+    Args:
+        cfg (Config): of a training, changed in place.
+        side (int | None): in pixels; None changes nothing.
+
+    Raises:
+        OptionError: if the config does not resize images.
+    """
+    if side is None:
+        return
     old = _short_side(cfg.get('test_dataloader') or cfg.val_dataloader)
     factor = side / old
     nodes = [loader.dataset for loader in _loaders(cfg)]
@@ -330,7 +340,6 @@ def _set_image_size(cfg: Config, side: int) -> str:
         for key in keys:
             if key in node:
                 node[key] = _resized(node[key], factor)
-    return f'images of {side} pixels'
 
 
 def _short_side(loader: dict) -> int:

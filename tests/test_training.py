@@ -16,6 +16,7 @@ from mmravlt.training import (
     TrainingOptions,
     doubts,
     is_warm_up,
+    use_image_size,
     use_options,
 )
 
@@ -46,6 +47,7 @@ def data(images):
 
 
 def choose(cfg, images=200, **options):
+    use_image_size(cfg, options.get('image_size'))
     return use_options(cfg, TrainingOptions(**options), data(images))
 
 

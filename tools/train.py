@@ -28,6 +28,7 @@ from mmravlt.training import (
     add_training_options,
     doubts,
     training_options,
+    use_image_size,
     use_options,
 )
 
@@ -93,14 +94,20 @@ def main() -> None:
     if args.device:
         use_device(args.device)
 
+    options = training_options(args)
+
+    def resize(cfg: Config) -> None:
+        with exit_on(OptionError):
+            use_image_size(cfg, options.image_size)
+
     def change(cfg: Config, data: Prepared | None) -> None:
         with exit_on(OptionError):
-            said = use_options(cfg, training_options(args), data)
+            said = use_options(cfg, options, data)
         if os.environ.get('RANK', '0') == '0':
             for line in (*said, *doubts(cfg, data)):
                 print(f'training: {line}')
 
-    cfg = read_run_config(args, training=True, change=change)
+    cfg = read_run_config(args, training=True, resize=resize, change=change)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
