@@ -42,6 +42,19 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     return sorted(name for name in _walk(folder) if name.lower().endswith(suffixes))
 
 
+def visible(folder: Path, pattern: str) -> Iterator[Path]:
+    """What fits a pattern in ``folder`` and is not hidden, as ``._1.xml`` of macOS is.
+
+    Args:
+        folder (Path): where to look; it may be missing.
+        pattern (str): as for ``Path.glob``.
+    """
+    for path in folder.glob(pattern):
+        parts = path.relative_to(folder).parts
+        if not any(part.startswith('.') for part in parts):
+            yield path
+
+
 def _walk(folder: Path) -> Iterator[str]:
     """Files below a folder that are not hidden, relative to it; each folder once."""
     seen = {os.path.realpath(folder)}

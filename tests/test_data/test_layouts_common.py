@@ -172,3 +172,51 @@ def test_a_folder_of_two_layouts_is_refused_with_a_file_of_each(tmp_path):
     write_text(tmp_path / 'Annotations/a.xml', text)
     with pytest.raises(DataError, match=r'YOLO \(labels/a.txt\) and Pascal VOC \(Ann'):
         tables(tmp_path)
+
+
+def write_labelme(root):
+    box = dict(label='ant', shape_type='rectangle', points=[[2, 3], [12, 13]])
+    content = json.dumps(dict(shapes=[box], imagePath='a.png'))
+    for split in ('train', 'val'):
+        write_image(root / split / 'a.png')
+        write_text(root / split / 'a.json', content)
+
+
+def write_voc(root, folders=('Annotations', 'JPEGImages')):
+    edges = '<xmin>3</xmin><ymin>4</ymin><xmax>12</xmax><ymax>13</ymax>'
+    text = f'<object><name>ant</name><bndbox>{edges}</bndbox></object>'
+    size = '<size><width>40</width><height>20</height></size>'
+    labels, images = folders
+    for split in ('train', 'val'):
+        write_image(root / images.format(split) / f'{split}.png')
+        path = root / labels.format(split) / f'{split}.xml'
+        write_text(path, f'<annotation>{size}{text}</annotation>')
+        write_text(root / f'ImageSets/Main/{split}.txt', split)
+
+
+def write_yolo(root):
+    for split in ('train', 'val'):
+        write_label(root, f'{split}/a', '0 0.175 0.4 0.25 0.5')
+    write_text(root / 'classes.txt', 'ant')
+
+
+WRITERS = {
+    'LabelMe': write_labelme,
+    'VOC': write_voc,
+    'VOC beside images': lambda root: write_voc(root, ['{}', '{}']),
+    'YOLO': write_yolo,
+}
+
+
+@pytest.mark.parametrize('layout', WRITERS)
+def test_what_macos_puts_beside_each_file_is_left_out(layout, tmp_path):
+    WRITERS[layout](tmp_path / 'data')
+    before = tables(tmp_path / 'data')
+    for path in [*(tmp_path / 'data').rglob('*.*')]:
+        for name in (path.name, *'abc'):  # as many as are opened to find a layout
+            other = path.with_name(f'._{name}').with_suffix(path.suffix)
+            other.write_bytes(b'\0\5\x16\7\xff')
+    prepared, found = tables(tmp_path / 'data')
+    assert found == before[1]
+    assert [*rows(found['train']).values()] == [[('ant', [2, 3, 10, 10])]]
+    assert prepared.notes == before[0].notes

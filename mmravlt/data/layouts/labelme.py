@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..base import DataError
-from ..files import IMAGE_SUFFIXES, check_files, list_files
+from ..files import IMAGE_SUFFIXES, check_files, list_files, visible
 from ..findings import Findings
 from ..objects import ObjectTables
 from . import Layout
@@ -34,7 +34,7 @@ def find_labelme(root: Path) -> str | None:
     """The first JSON file that is LabelMe's, or None."""
     folders = [root, *(path for path in sorted(root.iterdir()) if path.is_dir())]
     for folder in folders:
-        for path in sorted(folder.glob('*.json'))[:OPENED]:
+        for path in sorted(visible(folder, '*.json'))[:OPENED]:
             try:
                 text = path.read_text(encoding='utf-8-sig')
                 if '"shapes"' in text and _is_labelme(json.loads(text)):

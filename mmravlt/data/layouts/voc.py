@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from ..base import DataError
-from ..files import IMAGE_SUFFIXES, check_files, list_files
+from ..files import IMAGE_SUFFIXES, check_files, list_files, visible
 from ..findings import Findings
 from ..objects import ObjectTables
 from . import Layout
@@ -37,7 +37,7 @@ def find_voc(root: Path) -> str | None:
     beside = [root, *split_folders(root).values()]
     apart = [_xml_folder(home) for home in [*_homes(root), *beside]]
     for folder in [*filter(None, apart), *beside]:
-        for path in sorted(folder.glob('*.xml'))[:OPENED]:
+        for path in sorted(visible(folder, '*.xml'))[:OPENED]:
             if _is_voc(path):
                 return str(path.relative_to(root))
     return None
@@ -112,7 +112,7 @@ def _homes(root: Path) -> list[Path]:
 def _xml_folder(home: Path) -> Path | None:
     """The folder of XML files that are not beside their images."""
     folders = (home / name for name in XML_FOLDERS)
-    return next((x for x in folders if next(x.glob('*.xml'), None)), None)
+    return next((x for x in folders if next(visible(x, '*.xml'), None)), None)
 
 
 def _home(root: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..base import DataError
-from ..files import IMAGE_SUFFIXES, check_files, list_files
+from ..files import IMAGE_SUFFIXES, check_files, list_files, visible
 from ..findings import Findings
 from ..images import image_size
 from ..objects import ObjectTables
@@ -92,7 +92,7 @@ def _find_description(root: Path) -> Path | None:
     Raises:
         DataError: if there are several, none of them with the usual name.
     """
-    files = sorted([*root.glob('*.yaml'), *root.glob('*.yml')])
+    files = sorted([*visible(root, '*.yaml'), *visible(root, '*.yml')])
     fitting = [path for path in files if _describes(path)]
     usual = [x for x in fitting if x.stem in ('data', 'dataset')]
     if len(usual or fitting) > 1:
@@ -289,7 +289,7 @@ def _note_leftovers(
     for split, images in found.items():
         folders = {_label_path(root, image).parent for image in images}
         for folder in sorted(folders):
-            for path in sorted(folder.glob('*.txt')):
+            for path in sorted(visible(folder, '*.txt')):
                 if path not in used and path.name.lower() not in NO_LABELS:
                     reason = 'files of labels have no image in any split'
                     findings.add(split, reason, str(path))
@@ -390,6 +390,6 @@ def _is_label(line: str) -> bool:
 
 def _label_files(folder: Path) -> Iterator[Path]:
     """Files that may hold labels."""
-    for path in sorted(folder.rglob('*.txt')):
+    for path in sorted(visible(folder, '**/*.txt')):
         if path.name.lower() not in NO_LABELS:
             yield path
