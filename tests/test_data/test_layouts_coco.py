@@ -280,3 +280,13 @@ def test_a_damaged_image_is_named(data):
     (data / 'train/00000.png').write_text('no image')
     with pytest.raises(DataError, match='00000.png cannot be read as an image'):
         tables(data)
+
+
+@pytest.mark.parametrize('files', [None, ('train.json', 'val.json')])
+def test_a_file_with_a_byte_order_mark_is_written_without(data, files):
+    if files:
+        move(data, files)
+    before = tables(data)[1]
+    for path in data.rglob('*.json'):
+        path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes().replace(b'\n', b'\r\n'))
+    assert tables(data)[1] == before  # which reads as training does

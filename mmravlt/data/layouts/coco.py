@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from codecs import BOM_UTF8
+from collections import Counter
 from pathlib import Path
 
 from ..base import DataError
@@ -68,6 +70,7 @@ def read_coco(
             source=ann_file,
             image_dir=find_image_dir(root, ann_file, split, names),
             content=content,
+            changed=has_mark(ann_file),
         )
     return tables
 
@@ -122,7 +125,7 @@ def read_tables(ann_file: Path, layout: dict[str, dict]) -> dict:
     """
     try:
         content = json.loads(ann_file.read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f'{ann_file} cannot be read as JSON: {error}.') from None
     for table, kinds in layout.items():
         rows = content.get(table) if isinstance(content, dict) else None
@@ -132,14 +135,20 @@ def read_tables(ann_file: Path, layout: dict[str, dict]) -> dict:
             )
         for i, row in enumerate(rows):
             check_row(ann_file, f'{table}[{i}]', row, kinds)
-        ids = [row['id'] for row in rows if 'id' in kinds]
-        if len(ids) != len(set(ids)):
-            twice = next(i for i in ids if ids.count(i) > 1)
+        ids = Counter(row['id'] for row in rows if 'id' in kinds)
+        twice = next((i for i, count in ids.items() if count > 1), None)
+        if twice is not None:
             raise DataError(f'{ann_file} has the id {twice!r} twice in {table!r}.')
     for table in ('images', 'categories'):
         if not content[table]:
             raise DataError(f'{ann_file} has an empty list {table!r}.')
     return content
+
+
+def has_mark(path: Path) -> bool:
+    """Whether a file starts with a byte order mark, which training does not read."""
+    with path.open('rb') as file:
+        return file.read(len(BOM_UTF8)) == BOM_UTF8
 
 
 def check_row(ann_file: Path, place: str, row, kinds: dict) -> None:

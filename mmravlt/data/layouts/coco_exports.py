@@ -20,6 +20,7 @@ from .coco import (
     IMAGES,
     OBJECTS,
     find_coco,
+    has_mark,
     missing_files,
     read_tables,
 )
@@ -106,7 +107,7 @@ def _is_coco(path: str, time: int) -> bool:
         if not all(f'"{table}"' in text for table in TABLES):
             return False
         content = json.loads(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     if not isinstance(content, dict):
         return False
@@ -143,7 +144,8 @@ def _read_file(root: Path, ann_file: Path) -> ObjectTables:
     """Read one annotation file, whose images need not have sizes."""
     sizeless = {k: kind for k, kind in IMAGES.items() if k not in ('height', 'width')}
     layout = dict(images=sizeless, annotations=OBJECTS, categories=CATEGORIES)
-    return ObjectTables(ann_file, root, read_tables(ann_file, layout))
+    content = read_tables(ann_file, layout)
+    return ObjectTables(ann_file, root, content, has_mark(ann_file))
 
 
 def _fill_sizes(tables: ObjectTables) -> None:
