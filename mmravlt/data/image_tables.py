@@ -23,7 +23,7 @@ def read_sizes(
         image_dir (Path): from which the names of images start.
         images (list[dict]): COCO's table.
         infos (dict): of the files that were opened; of the others, those are whose
-            size is missing.
+            size is missing or 0.
 
     Raises:
         DataError: for the first file that cannot be read.
@@ -32,7 +32,7 @@ def read_sizes(
     needed = [
         path
         for path, image in zip(paths, images, strict=True)
-        if path not in infos and None in (image.get('width'), image.get('height'))
+        if path not in infos and not _has_size(image)
     ]
     opened = check_files(inspect_image, needed, f'images in {image_dir}')
     known = {**infos, **dict(zip(needed, opened, strict=True))}
@@ -40,12 +40,17 @@ def read_sizes(
     return [info and ((info.width, info.height), info.stored) for info in found]
 
 
+def _has_size(image: dict) -> bool:
+    """Whether width and height are given; some tools write 0 for unknown."""
+    return all(image.get(key) not in (None, 0) for key in ('width', 'height'))
+
+
 def check_sizes(
     source: Path, images: list[dict], sizes: list, split: str, findings: Findings
 ) -> bool:
     """Check ``width`` and ``height`` of COCO's images against their files.
 
-    What is missing is taken from the files, in place.
+    What is missing or 0 is taken from the files, in place.
 
     Args:
         source (Path): the file or folder that messages name.
@@ -70,7 +75,7 @@ def check_sizes(
         said = (image.get('width'), image.get('height'))
         if said == shown and type(said[0]) is type(said[1]) is int:
             continue
-        if None not in said and said != shown:
+        if _has_size(image) and said != shown:
             _refuse(f'{source}: the image {image["file_name"]!r}', said, shown, stored)
         reason = (
             'images have no whole numbers for width and height, taken from the file'

@@ -290,3 +290,35 @@ def test_a_file_with_a_byte_order_mark_is_written_without(data, files):
     for path in data.rglob('*.json'):
         path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes().replace(b'\n', b'\r\n'))
     assert tables(data)[1] == before  # which reads as training does
+
+
+@pytest.mark.parametrize(
+    'start', ['C:\\data\\{}\\', '/home/me/data/{}/', 'images/', '{}\\', 'https://x.y/']
+)
+def test_images_are_found_by_the_ends_of_their_names(shapes, data, start):
+    for split in ('train', 'val'):
+        content = read(data, split)
+        for image in content['images']:
+            image['file_name'] = start.format(split) + image['file_name']
+        write_text(data / f'annotations/instances_{split}.json', json.dumps(content))
+    prepared, found = tables(data)
+    for split in ('train', 'val'):
+        assert objects(found[split]) == objects(read(shapes, split))
+        for image in found[split]['images']:
+            path = f'{prepared.splits[split]["image_dir"]}/{image["file_name"]}'
+            assert path.endswith(f'{split}/{image["file_name"].split("/")[-1]}')
+    assert sum('ends of their names' in note for note in prepared.notes) == 2
+    content['images'][0]['file_name'] = start.format('val') + 'gone.png'
+    write_text(data / 'annotations/instances_val.json', json.dumps(content))
+    with pytest.raises(DataError, match='such as .*gone.png., are not in'):
+        tables(data)
+
+
+@pytest.mark.parametrize('size', [0, None])
+@pytest.mark.parametrize('check', [True, False])
+def test_a_size_of_0_is_taken_from_the_image(shapes, data, size, check):
+    content = read(data, 'val')
+    for image in content['images']:
+        image.update(width=size, height=size)
+    write_text(data / 'annotations/instances_val.json', json.dumps(content))
+    assert tables(data, check=check)[1]['val'] == read(shapes, 'val')

@@ -6,7 +6,7 @@ import json
 import os
 from codecs import BOM_UTF8
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..base import DataError
 from ..findings import Findings
@@ -65,13 +65,13 @@ def read_coco(
     for name, split in files.items():
         ann_file = find_annotations(root, 'instances', split)
         content = read_tables(ann_file, layout)
-        names = [image['file_name'] for image in content['images']]
-        tables[name] = ObjectTables(
-            source=ann_file,
-            image_dir=find_image_dir(root, ann_file, split, names),
-            content=content,
-            changed=has_mark(ann_file),
-        )
+        images = content['images']
+        image_dir, renamed = _find_images(root, ann_file, split, images)
+        if renamed:
+            reason = 'images were found by the ends of their names'
+            findings.add(name, reason, renamed, len(images))
+        changed = bool(renamed) or has_mark(ann_file)
+        tables[name] = ObjectTables(ann_file, image_dir, content, changed)
     return tables
 
 
@@ -165,6 +165,35 @@ def check_row(ann_file: Path, place: str, row, kinds: dict) -> None:
                 f'{key!r}: {value!r}, where a value of type '
                 f'{getattr(kind, "__name__", kind)} belongs.'
             )
+
+
+def _find_images(
+    root: Path, ann_file: Path, split: str, images: list[dict]
+) -> tuple[Path, str]:
+    """The folder of the images, by their names or, in place, by the ends of these.
+
+    Names may begin with folders of another machine, or with ones left out here.
+
+    Returns:
+        tuple: the folder; and of the first image both names, where they were cut.
+    """
+    names = [image['file_name'] for image in images]
+    parts = [PurePosixPath(name.replace('\\', '/')).parts for name in names]
+    try:
+        return find_image_dir(root, ann_file, split, names), ''
+    except DataError:
+        for start in range(max(map(len, parts))):
+            ends = ['/'.join(part[start:]) for part in parts]
+            if len(set(ends) - {''}) < len(set(names)):
+                break
+            try:
+                image_dir = find_image_dir(root, ann_file, split, ends)
+            except DataError:
+                continue
+            for image, end in zip(images, ends, strict=True):
+                image['file_name'] = end
+            return image_dir, f'{names[0]!r} as {image_dir / ends[0]}'
+        raise
 
 
 def find_image_dir(root: Path, ann_file: Path, split: str, names: list[str]) -> Path:
