@@ -309,7 +309,7 @@ def _read_png(content: memoryview) -> ImageInfo:
 
 def _refuse_turned(orientation: int) -> None:
     """Refuse that of a file other than JPEG: versions of OpenCV differ on it."""
-    if orientation != 1:
+    if orientation in range(2, 9):  # others, as the 0 of some scanners, turn nothing
         raise ValueError(f'its EXIF orientation is {orientation}; save it upright')
 
 
