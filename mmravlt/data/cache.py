@@ -90,7 +90,8 @@ def _walk(folder: Path | str, seen: set[str]) -> Iterator[tuple[str, os.stat_res
 def write_text(path: Path, text: str) -> None:
     """Write a file that is whole as soon as it is there; processes may compete."""
     partial = path.with_name(f'{path.name}.{os.getpid()}')
-    partial.write_text(text, encoding='utf-8')
+    # names of files need not be UTF-8
+    partial.write_text(text, encoding='utf-8', errors='surrogateescape')
     os.replace(partial, path)
 
 

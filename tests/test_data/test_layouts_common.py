@@ -1,6 +1,7 @@
 """Splits, names and choices that all layouts of objects share."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,14 @@ def test_what_macos_puts_beside_each_file_is_left_out(layout, tmp_path):
     assert found == before[1]
     assert [*rows(found['train']).values()] == [[('ant', [2, 3, 10, 10])]]
     assert prepared.notes == before[0].notes
+
+
+def test_names_that_are_not_utf_8_are_kept(tmp_path):
+    root = tmp_path / 'data'
+    write_text(root / 'classes.txt', 'ant')
+    for name in ('a', 'b', os.fsdecode(b'\xe9')):
+        write_label(root, name)
+    for seed in range(3):
+        _, found = tables(root, val_fraction=0.7, seed=seed)
+        every = names(found['train']) + names(found['val'])
+        assert sorted(every) == ['a.png', 'b.png', os.fsdecode(b'\xe9.png')]
