@@ -162,8 +162,16 @@ DAMAGES = {
         replace('annotation>', 'page>'),
         'is not VOC: it begins with <page',
     ),
-    'no size': (replace('size>', 'sizes>'), 'size/width is None; give a number'),
-    'size 0': (replace('>40<', '>0<'), r'has a size of \(0.0, 20.0\)'),
+    'size -1': (replace('>40<', '>-1<'), r'has a size of \(-1.0, 20.0\)'),
+    'size of text': (replace('>40<', '>wide<'), "size/width is 'wide'; give a number"),
+    'encoding': (
+        replace('<annotation>', '<?xml version="1.0" encoding="gbk"?><annotation>'),
+        'cannot be read as XML: multi-byte',
+    ),
+    'unknown encoding': (
+        replace('<annotation>', '<?xml version="1.0" encoding="any"?><annotation>'),
+        'cannot be read as XML: unknown encoding',
+    ),
     'no box': (
         replace('bndbox>', 'polygon>'),
         r"object 1 \('dog'\), bndbox/xmin is None",
@@ -213,3 +221,42 @@ def test_folders_may_be_called_annotations_and_images(data, tmp_path):
     prepared, found = tables(root, val_fraction=0.3)
     assert prepared.classes == ['cat', 'dog', 'eel']
     assert len(found['train']['images']) + len(found['val']['images']) == 3
+
+
+@pytest.mark.parametrize(
+    'old,new',
+    [('size>', 'other>'), ('>40<', '>0<'), ('>20<', '> 0.0<'), ('>40<', '><')],
+)
+def test_a_size_that_is_missing_is_that_of_the_image(data, old, new):
+    before = tables(data)[1]
+    replace(old, new)(home(data) / 'Annotations/b.xml')
+    prepared, found = tables(data)
+    assert found == before
+    assert any('val: 1 images have no size in their XML' in x for x in prepared.notes)
+
+
+def test_folders_of_images_and_their_files_have_equal_names(data):
+    for name in 'ab':
+        for camera in ('left', 'right'):
+            write_image(home(data) / f'JPEGImages/{camera}/{name}.jpg')
+            box = (1, 1, 9, 9) if camera == 'left' else (3, 3, 5, 5)
+            text = xml(f'{name}.jpg', (camera, box))
+            write_text(home(data) / f'Annotations/{camera}/{name}.xml', text)
+    for path in home(data).glob('*/*.*'):
+        if path.suffix in ('.jpg', '.xml'):
+            path.unlink()
+    for split, name in (('train', 'a'), ('val', 'b')):
+        lines = f'left/{name}.jpg\r\nright/{name}\r\n'
+        write_text(home(data) / f'ImageSets/Main/{split}.txt', lines)
+    for found in tables(data)[1].values():
+        folders = [x['file_name'].split('/')[-2] for x in found['images']]
+        labels = [found['categories'][x['category_id'] - 1]['name']
+                  for x in found['annotations']]  # fmt: skip
+        assert folders == labels == ['left', 'right']
+
+
+def test_a_list_that_is_no_text_is_named(data):
+    path = home(data) / 'ImageSets/Main/val.txt'
+    path.write_bytes(b'\xe9t\xe9')
+    with pytest.raises(DataError, match='val.txt cannot be read as UTF-8'):
+        tables(data)

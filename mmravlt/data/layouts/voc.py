@@ -29,6 +29,8 @@ from .common import (
 EDGES = ('xmin', 'ymin', 'xmax', 'ymax')
 XML_FOLDERS = ('Annotations', 'annotations')
 IMAGE_FOLDERS = ('JPEGImages', 'images', 'Images')
+# What is raised for a file that is damaged, or in an encoding that is not known.
+XML_ERRORS = (OSError, ElementTree.ParseError, LookupError, ValueError)
 OPENED = 3  # XML files in a folder, to see whether they are of VOC
 
 
@@ -36,8 +38,9 @@ def find_voc(root: Path) -> str | None:
     """The first XML file that is VOC's, or None."""
     beside = [root, *split_folders(root).values()]
     apart = [_xml_folder(home) for home in [*_homes(root), *beside]]
-    for folder in [*filter(None, apart), *beside]:
-        for path in sorted(visible(folder, '*.xml'))[:OPENED]:
+    places = [(x, '**/*.xml') for x in apart if x] + [(x, '*.xml') for x in beside]
+    for folder, pattern in places:
+        for path in sorted(visible(folder, pattern))[:OPENED]:
             if _is_voc(path):
                 return str(path.relative_to(root))
     return None
@@ -82,6 +85,12 @@ def read_voc(
     for split, images in taken.items():
         if not images:
             raise DataError(f'{home} lists no images for {split}.')
+        sizeless = [image.path for image in images if image.size is None]
+        if sizeless:
+            reason = (
+                'images have no size in their XML files; it is taken from the image'
+            )
+            findings.add(split, reason, str(sizeless[0]), len(sizeless))
         count = sum(len(image.objects) for image in images)
         reason = 'boxes count pixels from 1, so 1 is taken off xmin and ymin'
         if not indices:
@@ -112,7 +121,7 @@ def _homes(root: Path) -> list[Path]:
 def _xml_folder(home: Path) -> Path | None:
     """The folder of XML files that are not beside their images."""
     folders = (home / name for name in XML_FOLDERS)
-    return next((x for x in folders if next(visible(x, '*.xml'), None)), None)
+    return next((x for x in folders if next(visible(x, '**/*.xml'), None)), None)
 
 
 def _home(root: Path) -> Path:
@@ -130,7 +139,7 @@ def _is_voc(path: Path) -> bool:
     """Whether an XML file is VOC's; one that is damaged may be."""
     try:
         return ElementTree.parse(path).getroot().tag == 'annotation'
-    except (OSError, ElementTree.ParseError):
+    except XML_ERRORS:
         return b'<annotation' in path.read_bytes()
 
 
@@ -159,10 +168,10 @@ def _image_sets(home: Path, pairs: dict) -> dict[str, list[tuple[Path, Path]]]:
         lists['train'] = sets / 'trainval.txt'
     found = {}
     for split in lists.keys() - {None}:
-        names = lists[split].read_text(encoding='utf-8-sig').splitlines()
         found[split] = []
-        for number, line in enumerate(names, 1):
-            name = line.strip()
+        for number, name in enumerate(read_lines(lists[split]), 1):
+            if name.lower().endswith(IMAGE_SUFFIXES) and name not in pairs:
+                name = name.rpartition('.')[0]
             if name and name not in pairs:
                 name = name.split()[0]  # lists for one class have 1 or -1 behind it
             if name and name not in pairs:
@@ -185,7 +194,8 @@ def _pair(folder: Path, image_dir: Path) -> dict[str, tuple[Path, Path]]:
         stem = PurePosixPath(name).with_suffix('').as_posix()
         beside = images.get(path.stem, [])
         if len(beside) > 1:
-            same = [x for x in beside if x.parent == path.parent]
+            place = image_dir / path.parent.relative_to(folder)
+            same = [x for x in beside if x.parent == place]
             beside = same if len(same) == 1 else beside
         if len(beside) > 1:
             raise DataError(
@@ -204,7 +214,7 @@ def _read_file(pair: tuple[Path, Path]) -> ImageObjects:
     path, image = pair
     try:
         top = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+    except XML_ERRORS as error:
         raise DataError(f'{path} cannot be read as XML: {error}.') from None
     if top.tag != 'annotation':
         raise DataError(f'{path} is not VOC: it begins with <{top.tag}>.')
@@ -221,14 +231,25 @@ def _read_file(pair: tuple[Path, Path]) -> ImageObjects:
             f'{path} has the filename {named!r}, but the name of {image}, and both '
             'images are there; correct one of the two.'
         )
-    size = tuple(_number(path, top, f'size/{x}') for x in ('width', 'height'))
-    if not all(value >= 1 and value == int(value) for value in size):
-        raise DataError(f'{path} has a size of {size}; give pixels.')
     objects = [
         _read_object(path, number, found)
         for number, found in enumerate(top.findall('object'), 1)
     ]
-    return ImageObjects(image, (int(size[0]), int(size[1])), objects)
+    return ImageObjects(image, _read_size(path, top), objects)
+
+
+def _read_size(path: Path, top: ElementTree.Element) -> tuple[int, int] | None:
+    """Width and height; None where they are missing, empty or 0."""
+    places = ('size/width', 'size/height')
+    given = [(top.findtext(place) or '').strip() for place in places]
+    size = [
+        _number(path, top, x) for x, text in zip(places, given, strict=True) if text
+    ]
+    if len(size) < 2 or 0 in size:
+        return None
+    if not all(value >= 1 and value == int(value) for value in size):
+        raise DataError(f'{path} has a size of {tuple(size)}; give pixels.')
+    return int(size[0]), int(size[1])
 
 
 def _read_object(path: Path, number: int, found: ElementTree.Element) -> dict:
