@@ -59,6 +59,23 @@ def read_boxes(rows: list[dict], place: Callable[[int], str]) -> np.ndarray:
     return values
 
 
+def upright_boxes(boxes: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """The smallest upright boxes around boxes that are turned about their centres.
+
+    Args:
+        boxes (ndarray): N×4, x, y, width and height before they are turned.
+        angles (ndarray): N, in degrees.
+
+    Returns:
+        ndarray: N×4, likewise.
+    """
+    angles = np.deg2rad(angles)
+    cos, sin = np.abs(np.cos(angles)), np.abs(np.sin(angles))
+    width, height = boxes[:, 2:].T
+    sides = np.stack([width * cos + height * sin, width * sin + height * cos], axis=1)
+    return np.hstack([boxes[:, :2] + (boxes[:, 2:] - sides) / 2, sides])
+
+
 def _is_box(box) -> bool:
     """Whether it is four finite numbers."""
     return (

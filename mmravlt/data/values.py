@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .base import DataError
-from .boxes import check_format, read_boxes
+from .boxes import check_format, read_boxes, upright_boxes
 from .findings import Findings
 from .image_tables import check_small
 from .masks import NO_SHAPE, Shapes, measure_shapes
@@ -156,6 +156,12 @@ class _Check:
             chosen = self.mend(which, reason, self.key('bbox'))
             boxes[chosen] = from_shapes[chosen]
             changed += chosen
+        angles = self.read_angles()
+        turned = ~has_shape & (angles % 180 != 0)
+        reason = 'boxes are turned, and are taken as the upright boxes around them'
+        chosen = self.mend(turned, reason, lambda i: f'rotation {angles[i]:g}')
+        boxes[chosen] = upright_boxes(boxes[chosen], angles[chosen])
+        changed += chosen
         ends = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
         clipped = ends.clip(0, limits)
         sides = clipped[:, 2:] - clipped[:, :2]
@@ -180,6 +186,28 @@ class _Check:
         for i in [*changed, *chosen]:
             self.rows[i]['bbox'] = boxes[i].tolist()
         return boxes
+
+    def read_angles(self) -> np.ndarray:
+        """By how many degrees boxes are turned, where CVAT and Datumaro tell it."""
+        angles = np.zeros(len(self.rows))
+        for i, row in enumerate(self.rows):
+            attributes = row.get('attributes')
+            angle = (
+                attributes
+                and isinstance(attributes, dict)
+                and attributes.get('rotation')
+            )
+            if angle:
+                try:
+                    angles[i] = float(angle)
+                except (TypeError, ValueError, OverflowError):
+                    angles[i] = np.nan
+                if not np.isfinite(angles[i]):
+                    raise DataError(
+                        f'{self.place(i)} rotation {angle!r} among its attributes; '
+                        'give degrees.'
+                    )
+        return angles
 
     def mend_shapes(self, shapes: Shapes, masks: bool) -> None:
         """Drop broken parts of polygons, and objects without a mask if all need one."""

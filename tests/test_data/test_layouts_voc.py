@@ -260,3 +260,12 @@ def test_a_list_that_is_no_text_is_named(data):
     path.write_bytes(b'\xe9t\xe9')
     with pytest.raises(DataError, match='val.txt cannot be read as UTF-8'):
         tables(data)
+
+
+def test_a_turned_box_of_cvat_becomes_the_upright_one(data):
+    turned = '<attribute><name>rotation</name><value>90.0</value></attribute>'
+    box = ('dog', (11, 9, 20, 12), f'<attributes>{turned}</attributes>')
+    write_text(home(data) / 'Annotations/b.xml', xml('b.jpg', box))
+    prepared, found = tables(data)
+    assert rows(found['val']) == {'b.jpg': [('dog', [13, 5, 4, 10])]}
+    assert any('val: 1 boxes are turned' in note for note in prepared.notes)

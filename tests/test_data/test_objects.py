@@ -498,3 +498,30 @@ def test_images_in_no_list_are_counted(tmp_path):
     count_unlisted(dict(train=train, val=val), findings)
     (note,) = findings.notes()
     assert note.startswith('train: 1 images are in no list') and 'b.JPG' in note
+
+
+@pytest.mark.parametrize('masks', [True, False])
+@pytest.mark.parametrize(
+    'angle,expected',
+    [
+        (0, (20, 30, 40, 20)),
+        (180.0, (20, 30, 40, 20)),
+        (90, (30, 20, 20, 40)),
+        ('-90.0', (30, 20, 20, 40)),
+        (30, (40 - 22.3205, 40 - 18.6603, 44.6410, 37.3205)),
+    ],
+)
+def test_a_turned_box_without_a_shape_becomes_the_upright_one(angle, expected, masks):
+    tables = make([*BOXES, (20, 30, 40, 20)], shapes=masks)
+    rows_of(tables)[-1]['attributes'] = dict(occluded=False, rotation=angle)
+    notes = check(tables, masks=masks)
+    if masks:  # the shape is turned already
+        expected = (20, 30, 40, 20)
+    assert rows_of(tables)[-1]['bbox'] == pytest.approx(expected, abs=1e-3)
+    turned = expected != (20, 30, 40, 20)
+    assert ('1 boxes are turned' in notes) == tables.changed == turned
+
+
+def test_a_rotation_that_is_no_angle_is_named(tables):
+    rows_of(tables)[2]['attributes'] = dict(rotation='left')
+    refused(tables, "the annotation with id 3 in '3.jpg' has rotation 'left'")

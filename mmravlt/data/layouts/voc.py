@@ -262,7 +262,10 @@ def _read_object(path: Path, number: int, found: ElementTree.Element) -> dict:
     difficult = (found.findtext('difficult') or '0').strip()
     if difficult not in ('0', '1'):
         raise DataError(f'{path}: {what}difficult is {difficult!r}; give 0 or 1.')
-    row = dict(label=label, corners=corners)
+    row: dict = dict(label=label, corners=corners)
+    for attribute in found.iterfind('attributes/attribute'):
+        if attribute.findtext('name') == 'rotation':  # of the box, in CVAT's files
+            row['attributes'] = dict(rotation=attribute.findtext('value'))
     return dict(row, ignore=1) if difficult == '1' else row
 
 
