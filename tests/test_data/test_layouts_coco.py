@@ -322,3 +322,11 @@ def test_a_size_of_0_is_taken_from_the_image(shapes, data, size, check):
         image.update(width=size, height=size)
     write_text(data / 'annotations/instances_val.json', json.dumps(content))
     assert tables(data, check=check)[1]['val'] == read(shapes, 'val')
+
+
+def test_large_hidden_files_do_not_stand_for_annotations(data):
+    move(data, ('train/_annotations.coco.json', 'val/_annotations.coco.json'))
+    before = tables(data)[1]
+    for i in range(20):
+        write_text(data / f'train/._{i}.json', ' ' * 100_000)
+    assert tables(data)[1] == before

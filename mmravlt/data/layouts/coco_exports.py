@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from ..base import DataError
-from ..files import IMAGE_SUFFIXES, check_files, list_files
+from ..files import IMAGE_SUFFIXES, check_files, list_files, visible
 from ..findings import Findings
 from ..images import image_size
 from ..objects import ObjectTables
@@ -86,7 +86,7 @@ def _annotation_files(root: Path) -> list[Path]:
     folders = [root / 'annotations', root, *split_folders(root).values()]
     found = []
     for folder in folders:
-        files = [x for x in folder.glob('*.json') if x.is_file()]
+        files = [x for x in visible(folder, '*.json') if x.is_file()]
         files.sort(key=lambda path: (-path.stat().st_size, path.name))
         found += sorted(
             path
