@@ -173,3 +173,10 @@ def test_a_file_that_is_no_json_is_refused(data):
     write_text(data / 'val/c.json', '{')
     with pytest.raises(DataError, match='val/c.json cannot be read as JSON'):
         tables(data)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.JPG'])
+def test_an_image_of_another_suffix_is_found_by_the_name_of_the_file(data, suffix):
+    write(data, 'val/b', shape('bus', TRIANGLE), image=False, imagePath='gone.jpg')
+    (data / 'val/b.png').rename(data / f'val/b{suffix}')
+    assert names(tables(data)[1]['val']) == [f'b{suffix}']

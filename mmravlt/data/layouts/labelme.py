@@ -143,7 +143,8 @@ def _find_image(path: Path, content: dict) -> Path:
     places = [path.parent / name, path.parent / Path(name).name]
     if Path(name).is_absolute():
         places.reverse()  # what was copied here goes before where it was
-    places += [path.with_suffix(x) for x in IMAGE_SUFFIXES]
+    suffixes = [*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)]
+    places += [path.with_suffix(x) for x in suffixes]
     for image in places:
         if image.is_file():
             return Path(os.path.normpath(image))
