@@ -69,7 +69,7 @@ def test_images_are_found_by_folder_by_list_and_on_another_machine(data, text, n
     write_text(data / 'train.txt', './images/train/a.png\nimages/train/empty.png\n\n')
     write_text(data / 'gone.txt', '/gone/images/train/a.png\nimages/train/empty.png\n')
     write_text(data / 'val.txt', 'images/val/b.png\n')
-    describe(data, f'{text}\nnames: {{0: cell, 1: other}}\nnc: 2\n')
+    describe(data, f'{text}\nnames: {{0: cell, 1: other}}\nnc: "2"\n')
     prepared, found = tables(data)
     assert names(found['train']) == ['a.png', 'empty.png']
     assert names(found['val']) == ['b.png']

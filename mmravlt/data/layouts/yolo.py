@@ -185,7 +185,7 @@ def _class_names(path: Path, content: dict) -> list[str]:
                 f'{path}: the name {name!r} of class {i} is '
                 f'{"there twice" if name else "empty"}; each class needs its own.'
             )
-    if content.get('nc', len(names)) != len(names):
+    if str(content.get('nc', len(names))) != str(len(names)):
         raise DataError(
             f'{path} says nc: {content["nc"]}, but has {len(names)} names; correct one '
             'of them.'
