@@ -171,8 +171,11 @@ class _Check:
             'objects have a box whose width or height is 0 or negative',
             box,
         )
+        held = clipped.astype(np.float32)  # as training holds boxes
         self.leave_out(
-            (sides <= 0).any(1), 'objects have a box wholly outside their image', box
+            (held[:, 2:] <= held[:, :2]).any(1),
+            'objects have a box wholly outside their image',
+            box,
         )
         cut = (np.abs(ends - clipped) > 1).any(1)
         self.leave_out(

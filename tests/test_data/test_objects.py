@@ -79,6 +79,7 @@ LEFT_OUT = {
     'objects have a box whose width or height is 0 or neg': dict(bbox=[5, 5, 9, -9]),
     'objects are below one pixel': dict(bbox=[5, 5, 0.9, 20]),
     'objects are below one pixel in width': dict(bbox=[99.5, 5, 20, 20]),
+    'objects have a box wholly outside their im': dict(bbox=[99.9999999, 5, 1, 20]),
     'objects have a box wholly outside their image': dict(bbox=[100, 5, 9, 9]),
     'objects have a box wholly outside': dict(bbox=[-40, 5, 9, 9]),
 }
