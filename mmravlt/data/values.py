@@ -161,7 +161,8 @@ class _Check:
         reason = 'boxes are turned, and are taken as the upright boxes around them'
         chosen = self.mend(turned, reason, lambda i: f'rotation {angles[i]:g}')
         boxes[chosen] = upright_boxes(boxes[chosen], angles[chosen])
-        changed += chosen
+        for i in [*changed, *chosen]:
+            self.rows[i]['bbox'] = boxes[i].tolist()
         ends = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
         clipped = ends.clip(0, limits)
         sides = clipped[:, 2:] - clipped[:, :2]
@@ -186,7 +187,7 @@ class _Check:
         reason = 'boxes reach out of their image and are cut at its border'
         chosen = self.mend(cut, reason, box)
         boxes[chosen] = np.hstack([clipped[:, :2], sides])[chosen]
-        for i in [*changed, *chosen]:
+        for i in chosen:
             self.rows[i]['bbox'] = boxes[i].tolist()
         return boxes
 

@@ -526,3 +526,17 @@ def test_a_turned_box_without_a_shape_becomes_the_upright_one(angle, expected, m
 def test_a_rotation_that_is_no_angle_is_named(tables):
     rows_of(tables)[2]['attributes'] = dict(rotation='left')
     refused(tables, "the annotation with id 3 in '3.jpg' has rotation 'left'")
+
+
+def test_the_note_on_a_turned_box_that_is_cut_tells_the_upright_one():
+    tables = make([*BOXES, (50, 30, 48, 20)], shapes=False)
+    rows_of(tables)[-1]['attributes'] = dict(rotation=45)
+    notes = check(tables, masks=False)
+    assert rows_of(tables)[-1]['bbox'] == pytest.approx(
+        [49.958, 15.958, 48.083, 48.083], abs=1e-2
+    )
+    assert 'cut at its border' not in notes
+    rows_of(tables)[-1].update(bbox=[60, 30, 40, 30])
+    notes = check(tables, masks=False)
+    assert 'cut at its border (first' in notes
+    assert "'7.jpg' has bbox [55.2" in notes
