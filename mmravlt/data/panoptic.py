@@ -17,6 +17,7 @@ from .layouts.coco import (
     IMAGES,
     find_annotations,
     find_image_dir,
+    has_mark,
     missing_files,
     read_tables,
 )
@@ -110,7 +111,7 @@ def _read_split(root: Path, split: str) -> tuple[SegmentTables, list[str], int]:
             f'{ann_file} lists {len(maps)} maps; {len(missing)} of them, such as '
             f'{missing[0]!r}, are not in {map_dir}.'
         )
-    tables = SegmentTables(ann_file, image_dir, map_dir, content)
+    tables = SegmentTables(ann_file, image_dir, map_dir, content, has_mark(ann_file))
     return tables, classes, num_things
 
 

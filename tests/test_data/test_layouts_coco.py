@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from demo.shapes import write_shapes
-from mmravlt.data import DataError
+from mmravlt.data import DataError, DataOptions
+from mmravlt.data.panoptic import prepare_panoptic
 
 from .test_layouts_common import names, objects, tables, write_image, write_text
 
@@ -330,3 +331,25 @@ def test_large_hidden_files_do_not_stand_for_annotations(data):
     for i in range(20):
         write_text(data / f'train/._{i}.json', ' ' * 100_000)
     assert tables(data)[1] == before
+
+
+def test_a_panoptic_file_with_a_byte_order_mark_is_written_without(tmp_path):
+    root = tmp_path / 'data'
+    content = dict(
+        images=[dict(id=1, file_name='a.png', width=40, height=20)],
+        annotations=[dict(image_id=1, file_name='a.png', segments_info=[
+            dict(id=1, category_id=1, iscrowd=0, area=800, bbox=[0, 0, 40, 20])
+        ])],
+        categories=[
+            dict(id=i, name=name, isthing=2 - i) for i, name in ((1, 'ant'), (2, 'sky'))
+        ],
+    )  # fmt: skip
+    for split in ('train', 'val'):
+        path = root / f'annotations/panoptic_{split}.json'
+        write_image(root / split / 'a.png')
+        write_image(path.with_suffix('') / 'a.png')
+        path.write_text(json.dumps(content), encoding='utf-8-sig')
+    prepared = prepare_panoptic(root, DataOptions(check=False))
+    for split in prepared.splits.values():
+        with open(split['ann_file'], encoding='utf-8') as file:
+            assert json.load(file) == content
