@@ -10,6 +10,7 @@ from mmravlt.data.segmentation import prepare_maps
 from .maps import (
     CLASSES,
     assert_whole,
+    in_colour,
     labels_of,
     save,
     save_colours,
@@ -76,6 +77,30 @@ def test_indices_may_be_saved_in_several_channels(mode, tmp_path):
     save(tmp_path / 'masks/train/1.png', np.full((12, 16, 3), (0, 1, 2), np.uint8))
     with pytest.raises(DataError, match=r'1.png has the colour \(0, 1, 2\)'):
         prepare_maps(tmp_path, DataOptions())
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+@pytest.mark.parametrize('coloured', [True, False])
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+def test_maps_that_exif_turns_are_refused(suffix, coloured, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    def saver(path, number):
+        pixels = labels_of(number)
+        pixels = in_colour(pixels) if coloured else pixels
+        save(path.with_suffix(f'.{suffix}'), pixels, exif=exif)
+
+    write(tmp_path, saver)
+    if coloured:
+        (tmp_path / 'class_dict.csv').write_text(table('name,r,g,b', ','))
+    else:
+        write_names(tmp_path)
+    if orientation == 1:
+        assert_whole(prepare_maps(tmp_path, DataOptions()))
+    else:
+        with pytest.raises(DataError, match=f'orientation is {orientation}; save it'):
+            prepare_maps(tmp_path, DataOptions())
 
 
 def test_lists_of_pascal_voc_may_name_files(tmp_path):
