@@ -317,7 +317,7 @@ def _freeze(cfg: Config, stages: int) -> None:
     """Let the first stages of the backbone not learn.
 
     Raises:
-        OptionError: if the backbone has no such setting.
+        OptionError: if the backbone has no such setting, or fewer stages.
     """
     backbone = cfg.model.get('backbone') or {}
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as models:
@@ -329,6 +329,11 @@ def _freeze(cfg: Config, stages: int) -> None:
             'of this config has none'
         )
     backbone.frozen_stages = stages
+    try:  # only the backbone knows how many stages it has
+        with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as models:
+            models.build({**backbone, 'init_cfg': None})
+    except Exception as error:  # of whatever kind the backbone raises
+        raise OptionError(f'--freeze {stages} cannot be followed: {error}') from None
 
 
 def _takes(kind: type | None, name: str) -> bool:

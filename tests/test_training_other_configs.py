@@ -94,11 +94,17 @@ def test_stages_freeze_where_the_backbone_can(kind, freezes):
     cfg = config('boxes')
     cfg.model.backbone = dict(type=kind)
     if freezes:
+        cfg.model.backbone.depth = 18
         choose(cfg, freeze=2)
         assert cfg.model.backbone.frozen_stages == 2
     else:
         with pytest.raises(OptionError, match=kind.split('.')[1]):
             choose(cfg, freeze=2)
+
+
+def test_more_stages_than_there_are_do_not_freeze():
+    with pytest.raises(OptionError, match='--freeze 9 .* stages up to 4'):
+        choose(config('boxes'), freeze=9)
 
 
 def test_all_checkpoints_are_kept_though_the_config_keeps_few():
