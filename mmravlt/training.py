@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from . import tasks
 from .data import Prepared
+from .schedules import num_processes, scale_rates, scale_schedules, steps_per_epoch
 from .tasks.config import dicts, type_name
-
-# A warm-up takes at most this part of a run whose length was chosen.
-WARM_UP = 0.1
 
 LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
 
 # What states sizes of images in pipelines
-SIZES = ('scale', 'scales', 'crop_size', 'size', 'img_scale')
+SIZES = (
+    *('scale', 'scales', 'crop_size', 'size', 'img_scale', 'border', 'pad_size'),
+    'random_size_range',
+)
 
 
 class OptionError(ValueError):
@@ -161,11 +163,15 @@ def use_options(
         _set_weights(cfg, options.weights)
         said.append(f'weights {options.weights}')
     if options.freeze is not None:
-        cfg.model.backbone.frozen_stages = options.freeze
+        _freeze(cfg, options.freeze)
         said.append(f'{options.freeze} stages frozen')
     if options.logger in LOGGERS:
+        if not cfg.get('visualizer'):
+            cfg.visualizer = dict(type='Visualizer')  # MMEngine's, as without it
         backends = cfg.visualizer.get('vis_backends') or []
-        cfg.visualizer.vis_backends = [*backends, dict(type=LOGGERS[options.logger])]
+        if LOGGERS[options.logger] not in map(type_name, backends):
+            backends = [*backends, dict(type=LOGGERS[options.logger])]
+        cfg.visualizer.vis_backends = backends
         said.append(f'logged to {options.logger}')
     if options.keep or options.patience:
         _set_checkpoints(cfg, options.keep or 'best,last')
@@ -183,18 +189,19 @@ def _loaders(cfg: Config) -> list[dict]:
     return [cfg[key] for key in keys if cfg.get(key)]
 
 
-def num_processes() -> int:
-    """Over how many processes a step is spread."""
-    return int(os.environ.get('WORLD_SIZE', 1))
-
-
 def _set_batch_and_rate(cfg: Config, batch_size: int | None, lr: float | None) -> str:
     """Set the images of a step, and the rate; else the rate follows the batch.
 
     As with ``auto_scale_lr``, a rate stands for a batch of ``base_batch_size`` images
     over all processes and is proportional to it.
     """
-    optimizer = cfg.optim_wrapper.optimizer
+    optimizer = cfg.optim_wrapper.get('optimizer') or {}
+    old = optimizer.get('lr')
+    if not old:
+        raise OptionError(
+            '--batch-size and --lr need a config with one optimiser and a rate '
+            '(optim_wrapper.optimizer.lr); this one has none'
+        )
     if batch_size:
         cfg.train_dataloader.batch_size = batch_size
     if lr is not None:
@@ -209,6 +216,7 @@ def _set_batch_and_rate(cfg: Config, batch_size: int | None, lr: float | None) -
                 'for which batch its rate is (auto_scale_lr.base_batch_size)'
             )
         optimizer.lr *= cfg.train_dataloader.batch_size * num_processes() / base
+    scale_rates(cfg, optimizer.lr / old)
     if cfg.get('auto_scale_lr'):
         cfg.auto_scale_lr.enable = False  # or it would be scaled twice
     return f'{cfg.train_dataloader.batch_size} images a step, rate {optimizer.lr:.3g}'
@@ -227,7 +235,7 @@ def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[
             'and does not say how many images it has'
         )
     new = (epochs or old) if by_epoch else epochs * steps
-    _scale_schedulers(cfg, old, new, by_epoch, steps)
+    scale_schedules(cfg, old, new, by_epoch, steps)
     if by_epoch:
         cfg.train_cfg.max_epochs = new
         # the whole length, where a config closes its augmentation near the end
@@ -240,74 +248,6 @@ def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[
         hook = cfg.default_hooks.checkpoint
         hook.interval = min(hook.get('interval', interval), interval)
     return [f'{epochs or old} epochs' + (f' of {steps} steps' if steps else '')]
-
-
-def steps_per_epoch(cfg: Config, data: Prepared | None) -> int | None:
-    """Steps in which each image is seen once; None if no data is known."""
-    if data is None:
-        return None
-    loader = cfg.train_dataloader
-    steps = data.splits['train']['images'] / (loader.batch_size * num_processes())
-    return max(math.floor(steps) if loader.get('drop_last') else math.ceil(steps), 1)
-
-
-def _scale_schedulers(
-    cfg: Config, old: int, new: int, by_epoch: bool, steps: int | None
-) -> None:
-    """Stretch all schedules to a new length, and keep warm-ups short.
-
-    Args:
-        cfg (Config): changed in place.
-        old, new (int): lengths in epochs, or in iterations.
-        by_epoch (bool): whether they are in epochs.
-        steps (int | None): iterations in an epoch, if known.
-    """
-    schedulers = cfg.get('param_scheduler') or []
-    given = schedulers if isinstance(schedulers, list) else [schedulers]
-    warm_ups = [s for s in given if is_warm_up(s)]
-    for scheduler in given:
-        if scheduler in warm_ups:
-            _shorten(scheduler, new, by_epoch, steps)
-        elif scheduler.get('by_epoch', True) == by_epoch:
-            _stretch(scheduler, new / old)
-        elif steps:  # in iterations although the run counts epochs
-            _stretch(scheduler, new * steps / scheduler.get('end', new * steps))
-
-
-def is_warm_up(scheduler: dict) -> bool:
-    """Whether a schedule raises the rate at the beginning of a run."""
-    return type_name(scheduler).startswith(('LinearLR', 'LinearParam')) and (
-        scheduler.get('start_factor', 1 / 3) < scheduler.get('end_factor', 1.0)
-        and not scheduler.get('begin', 0)
-    )
-
-
-def _shorten(scheduler: dict, new: int, by_epoch: bool, steps: int | None) -> None:
-    """Let a warm-up take at most a part of a run of ``new`` epochs or iterations."""
-    length = new * (steps or 1) if by_epoch else new
-    end = scheduler.get('end', 5)
-    if scheduler.get('by_epoch', True):
-        if not steps:
-            scheduler['end'] = max(min(end, round(new * WARM_UP)), 1)
-            return
-        end *= steps
-        scheduler.pop('convert_to_iter_based', None)
-        scheduler['by_epoch'] = False
-    elif by_epoch and not steps:
-        return
-    scheduler['end'] = max(min(end, int(length * WARM_UP)), 1)
-
-
-def _stretch(scheduler: dict, factor: float) -> None:
-    """Multiply all times of a schedule."""
-    for key in ('begin', 'end', 'T_max', 'total_iters', 'step_size'):
-        if isinstance(scheduler.get(key), int):
-            least = 0 if key == 'begin' else 1
-            scheduler[key] = max(round(scheduler[key] * factor), least)
-    if 'milestones' in scheduler:
-        scheduler['milestones'] = [
-            max(round(step * factor), 1) for step in scheduler['milestones']
-        ]
 
 
 def use_image_size(cfg: Config, side: int | None) -> None:
@@ -325,6 +265,7 @@ def use_image_size(cfg: Config, side: int | None) -> None:
     old = _short_side(cfg.get('test_dataloader') or cfg.val_dataloader)
     factor = side / old
     nodes = [loader.dataset for loader in _loaders(cfg)]
+    nodes += cfg.get('custom_hooks') or []  # which may change the pipeline
     nodes.append(cfg.model.get('data_preprocessor') or {})
     if cfg.get('data_preprocessor'):
         nodes.append(cfg.data_preprocessor)
@@ -335,7 +276,10 @@ def use_image_size(cfg: Config, side: int | None) -> None:
     window = cfg.model.get('test_cfg') or {}
     for node, keys in (
         (window, ('crop_size', 'stride')),  # of a segmentor that slides over images
-        (cfg.model.backbone, ('img_size',)),  # of a transformer with fixed positions
+        (
+            cfg.model.get('backbone') or {},
+            ('img_size',),
+        ),  # of a transformer with fixed positions
     ):
         for key in keys:
             if key in node:
@@ -364,55 +308,72 @@ def _resized(value, factor: float):
     """A size, or several in lists, multiplied."""
     if isinstance(value, (list, tuple)):
         return type(value)(_resized(v, factor) for v in value)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 1:
-        return max(round(value * factor), 1)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 1:
+        return round(value * factor) or 1
     return value
 
 
+def _freeze(cfg: Config, stages: int) -> None:
+    """Let the first stages of the backbone not learn.
+
+    Raises:
+        OptionError: if the backbone has no such setting, or fewer stages.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as models:
+        kind = backbone.get('type', '')
+        kind = models.get(kind) if kind and isinstance(kind, str) else kind
+    if not _takes(kind, 'frozen_stages'):
+        raise OptionError(
+            f'--freeze needs a backbone with frozen_stages; the {type_name(backbone)} '
+            'of this config has none'
+        )
+    backbone.frozen_stages = stages
+    try:  # only the backbone knows how many stages it has
+        with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as models:
+            models.build({**backbone, 'init_cfg': None})
+    except Exception as error:  # of whatever kind the backbone raises
+        raise OptionError(f'--freeze {stages} cannot be followed: {error}') from None
+
+
+def _takes(kind: type | None, name: str) -> bool:
+    """Whether a class, or its parent if it passes on what it gets, has an argument."""
+    for parent in getattr(kind, '__mro__', (object,))[:-1]:
+        arguments = signature(parent).parameters
+        if name in arguments or 'kwargs' not in arguments:
+            return name in arguments
+    return False
+
+
 def _set_weights(cfg: Config, weights: str) -> None:
-    cfg.model.backbone.init_cfg = None
+    for node in (cfg.model, cfg.model.get('backbone') or {}):
+        for key in ('init_cfg', 'pretrained'):
+            given = node.get(key)
+            kinds = [type_name(part) for part in dicts(given)]
+            if isinstance(given, str) or 'Pretrained' in kinds:
+                node[key] = None
     cfg.load_from = None if weights == 'none' else weights
 
 
 def _set_checkpoints(cfg: Config, keep: str) -> None:
+    if not cfg.get('val_dataloader') and keep != 'last':
+        raise OptionError(
+            '--patience and --keep need a config that evaluates (val_dataloader); '
+            'this one does not: leave them out, or give --keep last alone'
+        )
+    cfg.setdefault('default_hooks', {})
+    if not cfg.default_hooks.get('checkpoint'):
+        cfg.default_hooks.checkpoint = dict(
+            type='CheckpointHook',
+            interval=cfg.train_cfg.get('val_interval', 1),
+            by_epoch='max_epochs' in cfg.train_cfg,
+        )
     hook = cfg.default_hooks.checkpoint
     kept = keep.split(',')
     hook.save_best = tasks.of(cfg).score(cfg) if keep != 'last' else None
     hook.rule = 'greater'
+    hook.max_keep_ckpts = -1 if keep == 'all' else 1
     if keep != 'all':
-        hook.max_keep_ckpts = 1
         hook.save_last = 'last' in kept
     if keep == 'best':
         hook.interval = -1
-
-
-def doubts(cfg: Config, data: Prepared | None) -> list[str]:
-    """Why a run may learn nothing, a sentence each.
-
-    Args:
-        cfg (Config): of the run, with all options.
-        data (Prepared | None): of ``--data``.
-    """
-    steps = steps_per_epoch(cfg, data)
-    if steps is None:
-        return []
-    found = []
-    images = data.splits['train']['images']
-    batch = cfg.train_dataloader.batch_size * num_processes()
-    if images < batch:
-        found.append(
-            f'a step takes {batch} images, but there are only {images} for training; '
-            f'choose --batch-size {max(images // num_processes(), 1)} or less'
-        )
-    total = cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs * steps
-    schedulers = cfg.get('param_scheduler') or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        if is_warm_up(scheduler):
-            per = steps if scheduler.get('by_epoch', True) else 1
-            end = scheduler.get('end', 5) * per
-            if end * 2 > total:
-                found.append(
-                    f'the run has {total} steps, but the learning rate rises during '
-                    f'the first {end}; choose --epochs, with which the warm-up follows'
-                )
-    return found

@@ -10,15 +10,9 @@ from mmengine.config import Config
 
 from mmravlt import config_path, tasks
 from mmravlt.data import Prepared
+from mmravlt.schedules import doubts, is_warm_up
 from mmravlt.tasks.config import dicts
-from mmravlt.training import (
-    OptionError,
-    TrainingOptions,
-    doubts,
-    is_warm_up,
-    use_image_size,
-    use_options,
-)
+from mmravlt.training import OptionError, TrainingOptions, use_image_size, use_options
 
 LEAVES = dict(
     detection='mmdet/mask_rcnn_ravlt_t_1x.py',

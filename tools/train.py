@@ -23,10 +23,10 @@ from mmravlt.data import Prepared
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo, use_device
 from mmravlt.openmmlab.results import CURVES, TABLE, ResultsHook
 from mmravlt.resuming import check_resumable, newest_checkpoint
+from mmravlt.schedules import doubts
 from mmravlt.training import (
     OptionError,
     add_training_options,
-    doubts,
     training_options,
     use_image_size,
     use_options,

@@ -76,15 +76,20 @@ def check_data(args: argparse.Namespace) -> int:
         }
         print('\n'.join(describe(data, summaries)))
         place = out if len(tasks) == 1 else out.with_stem(f'{out.stem}_{task}')
-        _draw(data, summaries, f'{root.name}: {data.layout}, {task}', place)
-        print(f'drawn in {place}')
+        try:
+            _draw(data, summaries, f'{root.name}: {data.layout}, {task}', place)
+            print(f'drawn in {place}')
+        except (DataError, OSError) as error:
+            print(f'error: {place} cannot be drawn: {error}')
+            failed = True
     return int(failed)
 
 
 def tasks_of(root: Path) -> list[str]:
     """The tasks that the files in a folder are for.
 
-    Where it is none, all but panoptic ones, whose errors then say what is missing.
+    Where it is none, those for which it nearly is, or all but panoptic ones: their
+    errors then say what is missing.
     """
     kinds = {
         kind: any(root.glob(f'annotations/{kind}_*.json'))
@@ -97,15 +102,17 @@ def tasks_of(root: Path) -> list[str]:
     )
     if kinds['panoptic'] and not kinds['instances']:
         del layouts['detection']
-    found = [
-        task
-        for task, known in layouts.items()
-        if any(layout.find(root) for layout in known)
-    ]
+    found, doubtful = [], []
+    for task, known in layouts.items():
+        try:
+            if any(layout.find(root) for layout in known):
+                found.append(task)
+        except DataError:  # which preparing the data for this task says
+            doubtful.append(task)
     found += ['panoptic'] if kinds['panoptic'] else []
     if 'classification' in found and len(found) > 1:
         found.remove('classification')  # its folders may be those of any data
-    return found or list(layouts)
+    return found or doubtful or list(layouts)
 
 
 def describe(data: Prepared, summaries: dict[str, Summary]) -> list[str]:

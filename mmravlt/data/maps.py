@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from .base import DataError
-from .images import ImageInfo, unreadable
+from .images import EXIF_ORIENTATION, ImageInfo, unreadable
 
 IGNORED = 255  # what mmseg takes for pixels of no class
 
@@ -60,6 +60,7 @@ def check_pair(
     """
     try:
         with Image.open(label_map) as opened:
+            _refuse_turned(opened)
             several = getattr(opened, 'n_frames', 1)
             # counts of 0 to 255; what they stand for in mode 'P' is left aside
             counts = opened.histogram() if opened.mode in COUNTED_MODES else None
@@ -88,6 +89,17 @@ def check_pair(
             f'add a class to {values.named_in} if it lacks one.'
         )
     return held
+
+
+def _refuse_turned(label_map: Image.Image) -> None:
+    """Refuse a map that EXIF turns: Pillow turns a TIFF when it reads it, no PNG.
+
+    Raises:
+        ValueError: if it is one.
+    """
+    orientation = label_map.getexif().get(EXIF_ORIENTATION, 1)
+    if orientation != 1:
+        raise ValueError(f'its EXIF orientation is {orientation}; save it upright')
 
 
 def check_size(
@@ -148,6 +160,7 @@ class Converter:
         """
         try:
             with Image.open(label_map) as opened:
+                _refuse_turned(opened)
                 if self.values.colours is not None:
                     rgb = np.asarray(opened.convert('RGB')).astype(np.uint32)
                     codes = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]

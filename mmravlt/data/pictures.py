@@ -43,7 +43,7 @@ def draw_data(
     columns = max(len(summary.samples) for summary in summaries.values()) or 1
     rows = len(summaries)
     figure = Figure(figsize=(14, 4.2 + 2.9 * rows), dpi=90, layout='constrained')
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(plain(title), fontsize=13)
     top, bottom = figure.subfigures(2, 1, height_ratios=[4, 2.9 * rows])
     has_objects = any(summary.object_sizes for summary in summaries.values())
     widths = [2, 1, 1] if has_objects else [2, 1]
@@ -58,13 +58,19 @@ def draw_data(
     for row, split in zip(grid, summaries, strict=True):
         for axes, sample in zip(row, summaries[split].samples, strict=False):
             draw_sample(axes, sample, bits)
-            axes.set_title(f'{split}: {sample.label or sample.path.name}', fontsize=9)
+            shown = plain(sample.label or sample.path.name)
+            axes.set_title(f'{split}: {shown}', fontsize=9)
     samples = [sample for x in summaries.values() for sample in x.samples]
     used = sorted({i for sample in samples for i in _classes_of(sample)})
     if used:
-        handles = [Patch(color=colour(i), label=classes[i]) for i in used[:14]]
+        handles = [Patch(color=colour(i), label=plain(classes[i])) for i in used[:14]]
         bottom.legend(handles=handles, loc='outside lower center', ncols=7, fontsize=9)
-    figure.savefig(path)
+    figure.savefig(path, format='png')
+
+
+def plain(name: str) -> str:
+    """A name as Matplotlib has to get it to take none of it for a formula."""
+    return name.replace('$', r'\$')
 
 
 def _classes_of(sample: Sample) -> set[int]:
@@ -86,7 +92,8 @@ def _draw_counts(axes: Axes, summaries: dict[str, Summary]) -> None:
         if summary.counted in ('objects', 'segments'):
             label += f', {total:.0f} {summary.counted}'
         axes.bar(places, shares, width, color=COLOURS[i], label=label)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha='right', fontsize=9)
+    shown = [plain(name) for name in names]
+    axes.set_xticks(range(len(names)), shown, rotation=60, ha='right', fontsize=9)
     more = len(first.counts) - len(names)
     counted = first.counted.removeprefix('% of ')
     axes.set_ylabel(f'% of {counted}')

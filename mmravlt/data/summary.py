@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .base import Prepared
+from .images import image_size
 from .maps import IGNORED
 
 # Of more maps or files than this, some are looked at, evenly spread.
@@ -161,12 +162,9 @@ def _read_maps(pairs: list, zero_ignored: bool) -> Iterator[np.ndarray]:
 def summarise_classes(data: Prepared, split: str, samples: int) -> Summary:
     """Of images with one class each."""
     text = Path(data.splits[split]['ann_file']).read_text(encoding='utf-8')
-    rows = [line.rsplit(' ', 1) for line in text.splitlines()]
+    rows = [line.rsplit(' ', 1) for line in text.rstrip('\n').split('\n')]
     counts = Counter(data.classes[int(label)] for _, label in rows)
-    sizes = []
-    for path, _ in spread(rows, LOOKED_AT):
-        with Image.open(path) as opened:
-            sizes.append(opened.size)
+    sizes = [image_size(Path(path)) for path, _ in spread(rows, LOOKED_AT)]
     by_class: dict[str, list[str]] = {}
     for path, label in rows:
         by_class.setdefault(data.classes[int(label)], []).append(path)

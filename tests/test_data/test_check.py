@@ -130,6 +130,64 @@ def test_data_that_cannot_be_used_is_refused(
     assert sentence in said
 
 
+def add_table(folder):
+    """A table of something that is no list of images and classes."""
+    (folder / 'statistics.csv').write_text('name,count\na,1\n')
+
+
+def add_class_dict(folder):
+    (folder / 'class_dict.csv').write_text('name,r,g,b\na,0,0,0\nb,1,1,1\n')
+
+
+def add_formulas(folder):
+    names = folder / 'classes.txt'
+    names.write_text('$a_{$\n_b $x$\n')
+    for kind, suffix in (('images', 'jpg'), ('annotations', 'png')):
+        path = folder / f'{kind}/train/0.{suffix}'
+        path.rename(path.with_stem('$a_{$'))
+
+
+@pytest.mark.parametrize('write', [write_objects, write_maps])
+@pytest.mark.parametrize('add', [add_table, add_class_dict])
+def test_tables_beside_the_data_do_not_matter(
+    write, add, tmp_path, monkeypatch, capsys
+):
+    write(tmp_path / 'data')
+    add(tmp_path / 'data')
+    out = ('--out', str(tmp_path / 'x.png'))
+    assert check(tmp_path / 'data', monkeypatch, *out) == 0
+    assert capsys.readouterr().out.count(' as data for ') == 1
+
+
+def test_what_nearly_is_data_for_a_task_is_refused_for_it(
+    tmp_path, monkeypatch, capsys
+):
+    write_maps(tmp_path / 'data')
+    (tmp_path / 'data/img').mkdir()
+    Image.new('RGB', (5, 5)).save(tmp_path / 'data/img/0.png')
+    assert check(tmp_path / 'data', monkeypatch) == 1
+    said = capsys.readouterr().out
+    assert said.count('error: ') == 1
+    assert 'has both images and img' in said
+
+
+@pytest.mark.parametrize('name', ['x.png', 'x', 'x.txt'])
+def test_names_are_drawn_as_they_are(name, tmp_path, monkeypatch):
+    write_maps(tmp_path / '$a_{$')
+    add_formulas(tmp_path / '$a_{$')
+    out = ('--out', str(tmp_path / name))
+    assert check(tmp_path / '$a_{$', monkeypatch, *out) == 0
+    with Image.open(tmp_path / name) as image:
+        assert image.format == 'PNG'
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(tmp_path, monkeypatch, capsys):
+    write_maps(tmp_path / 'data')
+    out = ('--out', str(tmp_path / 'data/classes.txt/x.png'))
+    assert check(tmp_path / 'data', monkeypatch, *out) == 1
+    assert 'x.png cannot be drawn: ' in capsys.readouterr().out
+
+
 def test_the_command_runs_as_printed(tmp_path):
     write_classes(tmp_path / 'data')
     done = run_python('-m', 'mmravlt', 'check-data', 'data', cwd=tmp_path)

@@ -103,6 +103,13 @@ def test_what_lies_beside_the_images_is_counted_or_left_out(data):
     assert unknown.startswith('val: 1 files in ') and 'ant/0.gif' in unknown
 
 
+@pytest.mark.parametrize('name', ['__MACOSX', '@eaDir'])
+def test_folders_of_systems_are_no_classes(name, data):
+    for split in ('train', 'val'):
+        (data / split / name).mkdir()
+    assert prepare(data).classes == ['ant', 'bee', 'wild cat']
+
+
 def test_the_same_file_in_both_splits_is_counted(data):
     (data / 'val/bee/linked.png').symlink_to(data / 'train/bee/my photo 2.png')
     (data / 'train/ant/again.png').hardlink_to(data / 'train/ant/my photo 0.png')

@@ -97,6 +97,46 @@ def test_classes_that_are_numbers_are_sorted_as_numbers(tmp_path):
     assert prepare(tmp_path).classes == ['2', '9', '10']
 
 
+def test_classes_of_equal_numbers_have_an_order(tmp_path):
+    write_one(tmp_path, images=dict(enumerate(('1', '01', '001', '2'))))
+    (tmp_path / 'list.csv').rename(tmp_path / 'train.csv')
+    (tmp_path / 'val.csv').write_text('image,label\n3.png,2\n')
+    assert prepare(tmp_path).classes == ['001', '01', '1', '2']
+
+
+@pytest.mark.parametrize(
+    'header,line',
+    [
+        ('path,label', '{root}/{i}.png,{label}'),
+        ('File Name,Class-Name', '{i}.png,{label}'),
+        ('ImageID,ClassId', '{i},{label}'),
+    ],
+)
+def test_tables_are_read_as_programs_write_them(header, line, tmp_path):
+    for name, images in (('train', TRAIN), ('val', VAL)):
+        for number in images:
+            save(tmp_path / f'{number}.png', number)
+        write(
+            tmp_path,
+            f'{name}.csv',
+            header,
+            images,
+            line.replace('{root}', str(tmp_path)),
+        )
+    prepared = prepare(tmp_path)
+    assert (read(prepared, 'train'), read(prepared, 'val')) == (TRAIN, VAL)
+
+
+def test_test_images_need_no_class(tmp_path):
+    for number in range(4):
+        save(tmp_path / f'{number}.png', number)
+    lines = ('image,label,split', '0.png,a,train', '1.png,b,train', '2.png,a,val')
+    (tmp_path / 'list.csv').write_text('\n'.join((*lines, '3.png,,test')))
+    prepared = prepare(tmp_path)
+    assert (len(read(prepared, 'train')), len(read(prepared, 'val'))) == (2, 1)
+    assert 'in no table and are left out (first: 3.png).' in prepared.notes[-1]
+
+
 def test_images_in_no_table_and_repeated_lines_are_counted(tmp_path):
     images = TRAIN | VAL
     write_one(tmp_path, 'image,label,split', '{i}.png,{label},train', images)

@@ -17,12 +17,13 @@ TABLES = ('labelmap.txt', 'class_dict.csv')  # of CVAT; of CamVid and Kaggle
 IGNORED_NAMES = ('void', 'ignore', 'ignored', 'unlabeled', 'unlabelled')
 
 COLUMNS = dict(
-    name=('name', 'class', 'label', 'class_name', 'class_names'),
+    name=('name', 'class', 'label', 'class_name', 'class name', 'class_names'),
     r=('r', 'red'),
     g=('g', 'green'),
     b=('b', 'blue'),
 )
 _WITH_COLOUR = re.compile(r'(.*\S)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\d+)')
+_OF_CVAT = re.compile(r'(.*?):\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(?::.*)?')
 
 Rows = list[tuple[int, str, tuple[int, ...]]]  # line, name, colour
 
@@ -70,16 +71,22 @@ def read_classes(path: Path) -> tuple[str, ...]:
 def find_colours(root: Path) -> Path | None:
     """The file in a folder that gives each class a colour, if there is one."""
     for name in TABLES:
-        if (root / name).is_file():
-            return root / name
-    path = root / NAMES
-    return path if path.is_file() and _has_colours(path) else None
+        if path := _find(root, name):
+            return path
+    path = _find(root, NAMES)
+    return path if path and _has_colours(path) else None
 
 
 def find_names(root: Path) -> Path | None:
     """The file in a folder that names classes without colours, if there is one."""
-    path = root / NAMES
-    return path if path.is_file() and not _has_colours(path) else None
+    path = _find(root, NAMES)
+    return path if path and not _has_colours(path) else None
+
+
+def _find(root: Path, name: str) -> Path | None:
+    """The file of a name in a folder; case does not matter."""
+    found = (path for path in sorted(root.iterdir()) if path.name.lower() == name)
+    return next((path for path in found if path.is_file()), None)
 
 
 def _has_colours(path: Path) -> bool:
@@ -103,7 +110,7 @@ def read_colours(path: Path) -> tuple[tuple[str, ...], MapValues, list[str]]:
     Raises:
         DataError: names the first line that is not as it should be.
     """
-    if path.name == 'labelmap.txt':
+    if path.name.lower() == 'labelmap.txt':
         rows = _read_cvat(path)
     elif path.suffix.lower() == '.csv':
         rows = _read_csv(path)
@@ -139,18 +146,20 @@ def _read_cvat(path: Path) -> Rows:
     for i, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.startswith('#'):
             continue
-        name, *rest = line.split(':')
-        colour = rest[0].split(',') if rest else []
-        if len(colour) != 3 or not all(value.strip().isdigit() for value in colour):
+        parts = _OF_CVAT.fullmatch(line)
+        if not parts:
             raise DataError(
                 f'{path}: line {i} is {line!r}, where name:r,g,b:parts:actions belongs.'
             )
-        rows.append((i, name.strip(), tuple(int(value) for value in colour)))
+        colour = tuple(int(value) for value in parts.groups()[1:])
+        rows.append((i, parts[1].strip(), colour))
     return rows
 
 
 def _read_csv(path: Path) -> Rows:
-    reader = csv.reader(read_lines(path), skipinitialspace=True)
+    lines = read_lines(path)
+    mark = max(',;\t', key=''.join(lines[:1]).count)
+    reader = csv.reader(lines, delimiter=mark, skipinitialspace=True)
     header = [name.strip().lower() for name in next(reader, [])]
     places = {}
     for column, names in COLUMNS.items():

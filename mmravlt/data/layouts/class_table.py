@@ -16,13 +16,17 @@ from .class_folders import find_class_folders
 from .split_folders import SPLIT_NAMES, by_split, choose_parts, split_of
 
 SUFFIXES = ('.csv', '.tsv')
-# What columns are called, in lower case; of several, the first one counts.
+# What columns are called, in lower case and with _ for blanks; of several, the first
+# one counts.
 IMAGE_COLUMNS = (
     *('image', 'image_path', 'filename', 'file_name', 'file', 'path', 'filepath'),
-    *('filepaths', 'image_name', 'image_id', 'img', 'id'),
+    *('filepaths', 'image_name', 'image_id', 'imageid', 'img', 'id'),
 )
-LABEL_COLUMNS = ('label', 'labels', 'class', 'class_name', 'category', 'target')
-SPLIT_COLUMNS = ('split', 'set', 'data set', 'dataset', 'subset')
+LABEL_COLUMNS = (
+    *('label', 'labels', 'class', 'class_name', 'category', 'target', 'class_id'),
+    'classid',
+)
+SPLIT_COLUMNS = ('split', 'set', 'data_set', 'dataset', 'subset')
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,9 @@ def read_class_table(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
     known_in = found.get('all') or found.get('train') or parts['val'][1]
     labels = {row.label for row in known_in[1]}
     numbers = all(label.isdecimal() for label in labels)
-    classes = tuple(sorted(labels, key=int if numbers else str))
+    # 1 and 01 are two classes, which need an order too
+    order = (lambda label: (int(label), label)) if numbers else str
+    classes = tuple(sorted(labels, key=order))
     disk = Disk(root)
     listings = {}
     for split, (part, (path, rows)) in parts.items():
@@ -113,7 +119,7 @@ def _columns(path: Path) -> dict[str, int] | None:
 
 
 def _find_columns(header: list[str]) -> dict[str, int] | None:
-    names = [name.strip().lower() for name in header]
+    names = [re.sub(r'[\s-]+', '_', name.strip().lower()) for name in header]
     kinds = dict(image=IMAGE_COLUMNS, label=LABEL_COLUMNS, split=SPLIT_COLUMNS)
     places = {
         kind: names.index(next(name for name in known if name in names))
@@ -149,6 +155,8 @@ def _read_rows(path: Path) -> list[Row]:
     rows = []
     for line, cells in lines:
         values = {k: cells[i] if i < len(cells) else '' for k, i in places.items()}
+        if not values['label'] and split_of(values.get('split', '')) == 'test':
+            continue  # its classes are not given
         for kind in ('image', 'label'):
             if not values[kind]:
                 raise DataError(
@@ -200,6 +208,8 @@ class Disk:
 
     def find(self, name: str, folder: str) -> str | None:
         """The image of a name, with or without suffix, from a folder below root."""
+        if PurePosixPath(name).is_relative_to(self.root):
+            folder, name = '', str(PurePosixPath(name).relative_to(self.root))
         path = f'{folder}/{name}'.lstrip('/') if folder else name
         path = path.removeprefix('./')
         if path in self._known:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ..images import unreadable
 from ..listing import Listing, odd_part
-from ..maps import WHOLE_MODES, MapValues
+from ..maps import IGNORED, WHOLE_MODES, MapValues
 from . import Layout
 from .class_names import NAMES, find_colours, find_names, read_classes, read_colours
 from .map_folders import find_map_folders, first_image, match_names, pair_files
 from .split_folders import choose_parts
+
+GREY_MODES = ('RGB', 'RGBA', 'LA')  # of Pillow, that may hold one value per pixel
 
 
 def find_index_maps(root: Path) -> str | None:
@@ -41,7 +44,12 @@ def _find(root: Path, in_colour: bool) -> str | None:
 
 
 def _first_in_colour(folders: dict[str, tuple[Path, Path]]) -> bool:
-    """Whether the first map is in colour."""
+    """Whether the first map is in colour, or has indices in three channels."""
+    return _first_map(folders)[0] not in WHOLE_MODES
+
+
+def _first_map(folders: dict[str, tuple[Path, Path]]) -> tuple[str, bool]:
+    """What Pillow calls the pixels of the first map, and whether they are grey."""
     for images, maps in folders.values():
         label_map = first_image(maps)
         if images == maps:
@@ -51,16 +59,25 @@ def _first_in_colour(folders: dict[str, tuple[Path, Path]]) -> bool:
         if label_map:
             try:
                 with Image.open(label_map) as opened:
-                    return opened.mode not in WHOLE_MODES
+                    rgb = np.asarray(opened.convert('RGB'))
+                    return opened.mode, bool((rgb == rgb[..., :1]).all())
             except Exception as error:  # Pillow raises many kinds for a damaged file
                 raise unreadable(label_map, error) from None
-    return False
+    return WHOLE_MODES[0], True
 
 
 def read_index_maps(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
-    """Read folders of images and of maps of indices, and ``classes.txt``."""
-    classes = read_classes(root / NAMES)
-    return _read(root, splits, classes, MapValues(range(len(classes))), [])
+    """Read folders of images and of maps of indices, and ``classes.txt``.
+
+    A map may hold its indices in each of the channels of a picture in colour.
+    """
+    classes = read_classes(find_names(root) or root / NAMES)
+    colours = None
+    mode, grey = _first_map(find_map_folders(root))
+    if mode in GREY_MODES and grey:
+        colours = {(i, i, i): i for i in (*range(len(classes)), IGNORED)}
+    values = MapValues(range(len(classes)), colours=colours)
+    return _read(root, splits, classes, values, [])
 
 
 def read_colour_maps(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:

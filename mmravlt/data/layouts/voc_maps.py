@@ -65,6 +65,8 @@ def read_voc_maps(root: Path, splits: tuple[str, ...]) -> dict[str, Listing]:
             stem = line.strip().strip('"')
             if not stem:
                 continue
+            if stem not in images and stem.lower().endswith(IMAGE_SUFFIXES):
+                stem = stem[: stem.rindex('.')]
             label_map = choose_map(map_dir, maps.get(stem, []))
             found = images.get(stem, [])
             if len(found) != 1 or label_map is None:
