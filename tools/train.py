@@ -101,7 +101,7 @@ def main() -> None:
             use_image_size(cfg, options.image_size)
 
     def change(cfg: Config, data: Prepared | None) -> None:
-        with exit_on(OptionError):
+        with exit_on(OptionError, tasks.TaskError):
             said = use_options(cfg, options, data)
         if os.environ.get('RANK', '0') == '0':
             for line in (*said, *doubts(cfg, data)):

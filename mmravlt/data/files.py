@@ -14,6 +14,9 @@ from .base import DataError
 # Files with other suffixes are not taken for images. Case does not matter.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
+# Folders that systems (macOS, Synology) put among those of people
+OF_SYSTEMS = ('__MACOSX', '@eaDir')
+
 
 def need_folder(folder: Path, described: str = '') -> None:
     """Raise DataError if a folder is missing, and tell what is there instead."""
@@ -42,6 +45,11 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     return sorted(name for name in _walk(folder) if name.lower().endswith(suffixes))
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is not for people."""
+    return name.startswith('.') or name in OF_SYSTEMS
+
+
 def visible(folder: Path, pattern: str) -> Iterator[Path]:
     """What fits a pattern in ``folder`` and is not hidden, as ``._1.xml`` of macOS is.
 
@@ -51,7 +59,7 @@ def visible(folder: Path, pattern: str) -> Iterator[Path]:
     """
     for path in folder.glob(pattern):
         parts = path.relative_to(folder).parts
-        if not any(part.startswith('.') for part in parts):
+        if not any(map(is_hidden, parts)):
             yield path
 
 
@@ -63,7 +71,7 @@ def _walk(folder: Path) -> Iterator[str]:
         # a folder itself comes before links to it
         for name in sorted(folders, key=lambda n: os.path.islink(f'{parent}/{n}')):
             real = os.path.realpath(os.path.join(parent, name))
-            if not name.startswith('.') and real not in seen:
+            if not is_hidden(name) and real not in seen:
                 seen.add(real)
                 inside.append(name)
         folders[:] = inside

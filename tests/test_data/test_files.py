@@ -14,7 +14,13 @@ SUFFIXES = ('.jpg', '.png')
 def folder(tmp_path):
     root = tmp_path / 'data'
     names = ['ant/0.jpg', 'ant/1.PNG', 'bee/deep/2.jpg', 'loose.png']
-    names += ['ant/.ipynb_checkpoints/0-checkpoint.jpg', '.cache/3.jpg', 'ant/.4.jpg']
+    names += [
+        'ant/.ipynb_checkpoints/0-checkpoint.jpg',
+        '.cache/3.jpg',
+        'ant/.4.jpg',
+        'ant/@eaDir/5.jpg',
+    ]
+    names += ['__MACOSX/ant/6.jpg']
     names += ['ant/a.heic', 'bee/b.HEIC', 'bee/c.jpg.bak', 'README']
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

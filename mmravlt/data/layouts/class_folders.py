@@ -6,14 +6,12 @@ import re
 from pathlib import Path
 
 from ..base import DataError
-from ..files import IMAGE_SUFFIXES, list_files, need_folder
+from ..files import IMAGE_SUFFIXES, is_hidden, list_files, need_folder
 from ..listing import Listing, count_other_files, odd_part
 from . import Layout
 from .map_folders import IMAGE_FOLDERS, MAP_FOLDERS, first_image
 from .split_folders import choose_parts, split_folders, split_of
 
-# Folders that archives made by macOS and disks of Synology hold beside the data
-OF_SYSTEMS = ('__MACOSX', '@eaDir')
 DESCRIBED = 'with one subfolder per class'
 
 
@@ -77,7 +75,7 @@ def _folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = (path.name for path in folder.iterdir() if path.is_dir())
-    return sorted(x for x in names if not x.startswith('.') and x not in OF_SYSTEMS)
+    return sorted(name for name in names if not is_hidden(name))
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
