@@ -235,9 +235,7 @@ def read_config(
             prepared = tasks.use_custom_data(
                 cfg, data, training, **(data_options or {})
             )
-        if int(os.environ.get('RANK', 0)) == 0:
-            for line in (prepared.found, *prepared.notes):
-                print(f'--data: {line}')
+        say(*(f'--data: {line}' for line in (prepared.found, *prepared.notes)))
     if change:
         change(cfg, prepared)
     if options:
@@ -269,6 +267,12 @@ def read_run_config(
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg
+
+
+def say(*lines: str) -> None:
+    """Print lines, from the first one of several processes."""
+    if int(os.environ.get('RANK', 0)) == 0:
+        print(*lines, sep='\n')
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -4,7 +4,6 @@ python tools/train.py configs/mmdet/mask_rcnn_ravlt_t_1x.py
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from mmengine.config import Config
@@ -18,6 +17,7 @@ from mmravlt.command_line import (
     exit_on,
     exit_on_missing_files,
     read_run_config,
+    say,
 )
 from mmravlt.data import Prepared
 from mmravlt.openmmlab.device import adapt_to_device, leave_gloo, use_device
@@ -61,8 +61,7 @@ def find_checkpoint(resume: str | None, work_dir: str) -> str | None:
     if resume != 'auto':
         return resume
     path, why = newest_checkpoint(Path(work_dir))
-    if os.environ.get('RANK', '0') == '0':
-        print(f'--resume: {why}')
+    say(f'--resume: {why}')
     return str(path) if path else None
 
 
@@ -103,9 +102,9 @@ def main() -> None:
     def change(cfg: Config, data: Prepared | None) -> None:
         with exit_on(OptionError, tasks.TaskError):
             said = use_options(cfg, options, data)
-        if os.environ.get('RANK', '0') == '0':
-            for line in (*said, *doubts(cfg, data)):
-                print(f'training: {line}')
+        lines = [f'training: {line}' for line in (*said, *doubts(cfg, data))]
+        if lines:
+            say(*lines)
 
     cfg = read_run_config(args, training=True, resize=resize, change=change)
     if args.amp:
@@ -130,8 +129,7 @@ def main() -> None:
         if checkpoint:
             check_resumable(checkpoint, cfg, runner.model)
         runner.train()
-    if os.environ.get('RANK', '0') == '0':
-        print('\n'.join(closing(Path(cfg.work_dir), Path(args.config), results)))
+    say(*closing(Path(cfg.work_dir), Path(args.config), results))
     leave_gloo()
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
-from .cache import prepare_once, write_text
+from .cache import prepare_once
 from .findings import Findings
 from .image_tables import check_shared, count_unlisted, read_sizes
 from .images import inspect_images
@@ -18,7 +17,7 @@ from .layouts.labelme import LABELME
 from .layouts.voc import VOC
 from .layouts.yolo import YOLO
 from .objects import ObjectTables, check_objects
-from .splits import choose_validation, part_of
+from .splits import choose_validation, note_choice, note_unused, part_of
 
 LAYOUTS = (COCO, COCO_EXPORT, YOLO, VOC, LABELME)
 
@@ -44,31 +43,23 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
     layout = choose_layout(root, LAYOUTS)
     findings = Findings()
     tables = layout.read(root, options.splits, findings)
-    notes = []
     if 'all' in tables:
         tables, note = _split_all(tables['all'], root, options, folder)
-        notes.append(note)
-    elif options.val_fraction is not None:
-        notes.append(f'--val-fraction is not used: {root} has a part for validation.')
+        notes = [note]
+    else:
+        notes = note_unused(root, options)
     classes = _same_classes(tables)
-    paths = [
-        table.image_dir / image['file_name']
-        for table in tables.values()
-        for image in table.content['images']
-    ]
+    paths = [path for table in tables.values() for path in table.paths]
     infos, seen, bit_depth = inspect_images(paths, f'images in {root}', options)
     splits = {}
     for split, table in tables.items():
-        sizes = read_sizes(table.image_dir, table.content['images'], infos)
+        sizes = read_sizes(table, infos)
         check_objects(table, split, options, findings, sizes)
-        splits[split] = _write(table, folder / f'{split}.json')
-    images = {
-        split: (table.image_dir, table.content['images'])
-        for split, table in tables.items()
-    }
-    check_shared(images, findings)
-    if len(images) > 1 and options.check:  # else it may be that of the other split
-        count_unlisted(images, findings)
+        objects = sum(not row['iscrowd'] for row in table.content['annotations'])
+        splits[split] = dict(table.save(folder / f'{split}.json'), objects=objects)
+    check_shared(tables, findings)
+    if len(tables) > 1 and options.check:  # else it may be that of the other split
+        count_unlisted(tables, findings)
     notes += findings.notes() + seen
     return Prepared(layout.name, classes, splits, notes, bit_depth)
 
@@ -81,15 +72,9 @@ def _split_all(
     ordered = sorted(names)  # so the choice does not depend on how they are listed
     chosen = choose_validation(len(ordered), root, options)
     val = [ordered[i] for i in chosen]
-    listed = folder / 'val.txt'
-    write_text(listed, '\n'.join(val) + '\n')
     ids = dict(val={names[name] for name in val})
     ids['train'] = set(names.values()) - ids['val']
-    note = (
-        f'{root} has no validation part: of its {len(ordered)} images, '
-        f'{len(ids["train"])} are for training and {len(val)} for validation, chosen '
-        f'by chance with seed {options.seed}; the latter are listed in {listed}.'
-    )
+    note = note_choice(val, len(ordered), root, options, folder)
     return {split: part_of(tables, ids[split]) for split in options.splits}, note
 
 
@@ -108,15 +93,3 @@ def _same_classes(tables: dict[str, ObjectTables]) -> list[str]:
                 f'{names}.'
             )
     return classes
-
-
-def _write(tables: ObjectTables, path: Path) -> dict:
-    """What training reads of a split: its own file, or one with what was changed."""
-    if tables.changed:
-        write_text(path, json.dumps(tables.content))
-    return dict(
-        ann_file=str(path if tables.changed else tables.source),
-        image_dir=str(tables.image_dir),
-        images=len(tables.content['images']),
-        objects=sum(not row['iscrowd'] for row in tables.content['annotations']),
-    )

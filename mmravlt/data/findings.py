@@ -27,10 +27,6 @@ class Findings:
         entry = self._found.setdefault((split, reason), [0, example])
         entry[0] += count
 
-    def count(self, split: str) -> int:
-        """How much was found in a split, for whatever reason."""
-        return sum(n for (where, _), (n, _) in self._found.items() if where == split)
-
     def notes(self, split: str | None = None) -> list[str]:
         """A sentence for each split and reason, the most frequent ones first."""
         rows = [

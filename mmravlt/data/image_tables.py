@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 
 from .base import DataError
+from .cache import write_text
 from .files import IMAGE_SUFFIXES, check_files
 from .findings import Findings
 from .images import ImageInfo, inspect_image
 
+
+@dataclass
+class ImageTables:
+    """A split of images as COCO's tables, whatever they hold of each.
+
+    Attributes:
+        source (Path): the file or folder that messages name.
+        image_dir (Path): from which the names of images start.
+        content (dict): COCO's tables, ``images``, ``annotations`` and ``categories``.
+        changed (bool): whether ``source`` says something else, or is no file of COCO.
+    """
+
+    source: Path
+    image_dir: Path
+    content: dict
+    changed: bool = False
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of the images."""
+        return [self.image_dir / image['file_name'] for image in self.content['images']]
+
+    def save(self, path: Path) -> dict:
+        """What training reads: ``source``, or a file with what was changed."""
+        if self.changed:
+            write_text(path, json.dumps(self.content))
+        return dict(
+            ann_file=str(path if self.changed else self.source),
+            image_dir=str(self.image_dir),
+            images=len(self.content['images']),
+        )
+
+
 SMALLEST = 32  # filter_cfg.min_size in mmdet's configs
 
 
-def read_sizes(
-    image_dir: Path, images: list[dict], infos: dict[Path, ImageInfo]
-) -> list:
+def read_sizes(tables: ImageTables, infos: dict[Path, ImageInfo]) -> list:
     """The sizes of the files, as :func:`check_sizes` takes them.
 
     Args:
-        image_dir (Path): from which the names of images start.
-        images (list[dict]): COCO's table.
+        tables (ImageTables): of a split.
         infos (dict): of the files that were opened; of the others, those are whose
             size is missing or 0.
 
     Raises:
         DataError: for the first file that cannot be read.
     """
-    paths = [image_dir / image['file_name'] for image in images]
+    paths, images = tables.paths, tables.content['images']
     needed = [
         path
         for path, image in zip(paths, images, strict=True)
         if path not in infos and not _has_size(image)
     ]
-    opened = check_files(inspect_image, needed, f'images in {image_dir}')
+    opened = check_files(inspect_image, needed, f'images in {tables.image_dir}')
     known = {**infos, **dict(zip(needed, opened, strict=True))}
     found = map(known.get, paths)
     return [info and ((info.width, info.height), info.stored) for info in found]
@@ -161,20 +194,18 @@ def check_twice(source: Path, images: list[dict]) -> None:
         seen[name] = image['id']
 
 
-def check_shared(
-    tables: dict[str, tuple[Path, list[dict]]], findings: Findings
-) -> None:
+def check_shared(tables: dict[str, ImageTables], findings: Findings) -> None:
     """Count the files that are used for training and for validation.
 
     Args:
-        tables (dict): by 'train' and 'val', the folder from which the names of images
-            start, and COCO's table of them.
+        tables (dict): by 'train' and 'val'.
         findings (Findings): counts them.
     """
     files = []
-    for image_dir, images in tables.values():
-        folder = os.path.realpath(image_dir)
-        paths = [os.path.join(folder, image['file_name']) for image in images]
+    for part in tables.values():
+        folder = os.path.realpath(part.image_dir)
+        names = (image['file_name'] for image in part.content['images'])
+        paths = [os.path.join(folder, name) for name in names]
         files.append({os.path.normpath(path) for path in paths})
     shared = sorted(set.intersection(*files)) if len(files) > 1 else []
     if shared:
@@ -182,9 +213,7 @@ def check_shared(
         findings.add('val', reason, shared[0], len(shared))
 
 
-def count_unlisted(
-    tables: dict[str, tuple[Path, list[dict]]], findings: Findings
-) -> None:
+def count_unlisted(tables: dict[str, ImageTables], findings: Findings) -> None:
     """Count images that lie beside those that are listed, but are in no list.
 
     Args:
@@ -193,9 +222,9 @@ def count_unlisted(
     """
     listed: dict[str, set[str]] = {}
     split_of: dict[str, str] = {}
-    for split, (image_dir, images) in tables.items():
-        for image in images:
-            folder, name = os.path.split(os.path.join(image_dir, image['file_name']))
+    for split, part in tables.items():
+        for path in part.paths:
+            folder, name = os.path.split(path)
             folder = os.path.normpath(folder)
             listed.setdefault(folder, set()).add(name)
             split_of.setdefault(folder, split)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .base import DataError, DataOptions
-from .cache import write_text
 from .files import IMAGE_SUFFIXES, list_files
 from .findings import Findings
 from .maps import MapValues
-from .splits import choose_validation
+from .splits import choose_validation, note_choice, note_unused
 
 # Files beside images that nobody takes for images
 NOTES_SUFFIXES = (
@@ -65,9 +64,7 @@ def split_listings(
         DataError: if there is no validation part and none can be chosen.
     """
     if 'all' not in listings:
-        unused = options.val_fraction is not None
-        said = f'--val-fraction is not used: {root} has a part for validation.'
-        return listings, [said] * unused
+        return listings, note_unused(root, options)
     whole = listings['all']
     groups: dict[Any, list[int]] = {}
     for i, (_, answer) in enumerate(whole.pairs):
@@ -86,14 +83,8 @@ def split_listings(
     parts: dict[str, list] = dict(train=[], val=[])
     for i, pair in enumerate(whole.pairs):
         parts['val' if i in chosen else 'train'].append(pair)
-    listed = folder / 'validation.txt'
-    names = ''.join(f'{path}\n' for path, _ in parts['val'])
-    write_text(listed, names.encode(errors='backslashreplace').decode())
-    note = (
-        f'{len(parts["train"])} images are for training and {len(parts["val"])} for '
-        f'validation, chosen with --val-fraction {options.val_fraction} and the seed '
-        f'{options.seed}; {listed} lists the latter.'
-    )
+    chosen_paths = [str(path) for path, _ in parts['val']]
+    note = note_choice(chosen_paths, len(whole.pairs), root, options, folder)
     first, second = (replace(whole, pairs=parts[split]) for split in ('train', 'val'))
     return dict(train=first, val=replace(second, odd=[])), [note]
 

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from .base import DataError, DataOptions
 from .boxes import COCO_FORMAT, read_boxes
 from .findings import Findings
-from .image_tables import check_size_types, check_sizes, check_twice
+from .image_tables import ImageTables, check_size_types, check_sizes, check_twice
 from .values import check_values
 
 
-@dataclass
-class ObjectTables:
-    """The objects of one split, whatever layout they came from.
-
-    Attributes:
-        source (Path): the file or folder that messages name.
-        image_dir (Path): from which the names of images start.
-        content (dict): COCO's tables, ``images``, ``annotations`` and ``categories``.
-        changed (bool): whether ``source`` says something else, or is no file of COCO.
-    """
-
-    source: Path
-    image_dir: Path
-    content: dict
-    changed: bool = False
+class ObjectTables(ImageTables):
+    """The objects of one split, whatever layout they came from."""
 
 
 def check_objects(

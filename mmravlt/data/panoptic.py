@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
 from .base import DataError, DataOptions, Prepared
-from .cache import prepare_once, write_text
+from .cache import prepare_once
 from .files import need_folder
 from .findings import Findings
 from .image_tables import check_shared, check_twice, count_unlisted
@@ -62,20 +61,16 @@ def _prepare(root: Path, options: DataOptions, folder: Path) -> Prepared:
                 )
     findings = Findings()
     splits = {}
-    images = {}
-    paths = [
-        tables.image_dir / image['file_name']
-        for tables, *_ in read.values()
-        for image in tables.content['images']
-    ]
+    parts = {split: tables for split, (tables, *_) in read.items()}
+    paths = [path for tables in parts.values() for path in tables.paths]
     infos, seen, bit_depth = inspect_images(paths, f'images in {root}', options)
-    for split, (tables, *_) in read.items():
+    for split, tables in parts.items():
         check_segments(tables, split, options.check, findings, infos)
-        splits[split] = _write(tables, folder / f'{split}.json')
-        images[split] = (tables.image_dir, tables.content['images'])
-    check_shared(images, findings)
-    if len(images) > 1 and options.check:  # else it may be that of the other split
-        count_unlisted(images, findings)
+        saved = tables.save(folder / f'{split}.json')
+        splits[split] = dict(saved, map_dir=str(tables.map_dir))
+    check_shared(parts, findings)
+    if len(parts) > 1 and options.check:  # else it may be that of the other split
+        count_unlisted(parts, findings)
     notes = findings.notes() + seen
     return Prepared('COCO panoptic', classes, splits, notes, bit_depth, things)
 
@@ -111,20 +106,8 @@ def _read_split(root: Path, split: str) -> tuple[SegmentTables, list[str], int]:
             f'{ann_file} lists {len(maps)} maps; {len(missing)} of them, such as '
             f'{missing[0]!r}, are not in {map_dir}.'
         )
-    tables = SegmentTables(ann_file, image_dir, map_dir, content, has_mark(ann_file))
+    tables = SegmentTables(ann_file, image_dir, content, has_mark(ann_file), map_dir)
     return tables, classes, num_things
-
-
-def _write(tables: SegmentTables, path: Path) -> dict:
-    """What training reads of a split: its own file, or one with what was changed."""
-    if tables.changed:
-        write_text(path, json.dumps(tables.content))
-    return dict(
-        ann_file=str(path if tables.changed else tables.source),
-        image_dir=str(tables.image_dir),
-        map_dir=str(tables.map_dir),
-        images=len(tables.content['images']),
-    )
 
 
 def _read_classes(ann_file: Path, categories: list[dict]) -> tuple[list[str], int]:

@@ -13,7 +13,13 @@ from .base import DataError
 from .boxes import check_format, read_boxes
 from .files import check_files
 from .findings import Findings
-from .image_tables import check_size_types, check_sizes, check_small, read_sizes
+from .image_tables import (
+    ImageTables,
+    check_size_types,
+    check_sizes,
+    check_small,
+    read_sizes,
+)
 from .images import ImageInfo, unreadable
 from .layouts.coco import check_row
 from .objects import unknown_id
@@ -22,22 +28,14 @@ SEGMENTS = dict(id=int, category_id=int | str)
 
 
 @dataclass
-class SegmentTables:
+class SegmentTables(ImageTables):
     """The segments of one split.
 
     Attributes:
-        source (Path): the annotation file.
-        image_dir (Path): from which the names of images start.
         map_dir (Path): the folder of the PNG maps.
-        content (dict): COCO's tables, ``images``, ``annotations`` and ``categories``.
-        changed (bool): whether ``source`` says something else.
     """
 
-    source: Path
-    image_dir: Path
-    map_dir: Path
-    content: dict
-    changed: bool = False
+    map_dir: Path = Path()
 
 
 def check_segments(
@@ -66,7 +64,7 @@ def check_segments(
     source, content = tables.source, tables.content
     images = content['images']
     check_size_types(source, images)
-    sizes = read_sizes(tables.image_dir, images, infos)
+    sizes = read_sizes(tables, infos)
     tables.changed |= check_sizes(source, images, sizes, split, findings)
     _check_rows(tables, check)
     small = check_small(source, images, split, findings)

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from .base import DataError, DataOptions
+from .cache import write_text
 from .objects import ObjectTables
 
 
@@ -37,6 +38,36 @@ def choose_validation(count: int, root: Path, options: DataOptions) -> list[int]
         )
     chosen = min(max(round(count * fraction), 1), count - 1)
     return sorted(random.Random(options.seed).sample(range(count), chosen))
+
+
+def note_choice(
+    names: list[str], count: int, root: Path, options: DataOptions, folder: Path
+) -> str:
+    """List the images chosen for validation in a file, and say so.
+
+    Args:
+        names (list[str]): of these images.
+        count (int): of all images.
+        root (Path): the folder that they are in.
+        options (DataOptions): with ``val_fraction`` and ``seed``.
+        folder (Path): where the file goes.
+    """
+    listed = folder / 'validation.txt'
+    text = ''.join(f'{name}\n' for name in names)
+    write_text(listed, text.encode(errors='backslashreplace').decode())
+    return (
+        f'{root} has no validation part: of its {count} images, {count - len(names)} '
+        f'are for training and {len(names)} for validation, chosen with --val-fraction '
+        f'{options.val_fraction} and the seed {options.seed}; {listed} lists the '
+        'latter.'
+    )
+
+
+def note_unused(root: Path, options: DataOptions) -> list[str]:
+    """Say of data with a validation part that no fraction was chosen of it."""
+    if options.val_fraction is None:
+        return []
+    return [f'--val-fraction is not used: {root} has a part for validation.']
 
 
 def part_of(tables: ObjectTables, images: set) -> ObjectTables:

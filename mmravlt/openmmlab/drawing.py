@@ -14,8 +14,6 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.visualization import Visualizer
 
-from ..data.images import read_image
-
 LARGEST_DRAWING = 2**25  # pixels, 34 million
 
 
@@ -129,6 +127,8 @@ class DrawEachImage(Hook):
             options: of the visualiser.
         """
         if self.bit_depth:
+            from ..data.images import read_image  # which lifts Pillow's limit of pixels
+
             image = read_image(data_sample.img_path, self.bit_depth)[..., ::-1]
         image, small = shrink(image, data_sample)
         self._draw(self.visualizer.add_datasample, name, image, small, options)

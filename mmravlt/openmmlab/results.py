@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-TABLE, CURVES = 'results.csv', 'curves.png'
+from ..data.pictures import COLOURS
 
-# Okabe and Ito's colours, which people with colour blindness can tell apart
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+TABLE, CURVES = 'results.csv', 'curves.png'
 
 
 class ResultsHook(Hook):

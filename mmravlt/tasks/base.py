@@ -48,11 +48,9 @@ class Task:
             ``default_scope`` of their configs.
         distributions (tuple[str]): by which names pip may have installed that.
         layout (str): of the folder that ``--data`` takes, for its help.
-        prepare (Callable): ``(root, options)`` finds, reads and checks the data in a
-            folder; raises DataError.
         use_data (Callable): ``(cfg, root, options)`` makes a config train and evaluate
-            on the data in a folder, with its classes, and returns what ``prepare``
-            does; raises DataError. What ``options.splits`` lacks is not needed.
+            on the data in a folder, with its classes, and returns what was found;
+            raises DataError. What ``options.splits`` lacks is not needed.
         build_inferencer (Callable): ``(cfg, device)`` gives the library's own
             inferencer, with initial weights.
         predict (Callable): ``(inferencer, image, score_thr)`` gives the Prediction
@@ -78,7 +76,6 @@ class Task:
     package: str
     distributions: tuple[str, ...]
     layout: str
-    prepare: Callable[[Path, DataOptions], Prepared]
     use_data: Callable[[Config, Path, DataOptions], Prepared]
     build_inferencer: Callable[[Config, str], Any]
     predict: Callable[[Any, Path, float], Prediction]

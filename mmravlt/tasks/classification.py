@@ -154,7 +154,6 @@ CLASSIFICATION = Task(
     distributions=('mmpretrain', 'onedl-mmpretrain'),
     layout='train/<class>/ and val/<class>/, or a CSV of images and classes '
     '(docs/data.md)',
-    prepare=prepare_classes,
     use_data=use_classification_data,
     build_inferencer=build_inferencer,
     predict=predict,

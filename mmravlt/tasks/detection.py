@@ -163,7 +163,6 @@ DETECTION = Task(
     distributions=('mmdet', 'onedl-mmdetection'),
     layout='COCO-style (annotations/instances_{train,val}*.json and image folders), an '
     'export of Roboflow, CVAT or Label Studio, YOLO, Pascal VOC or LabelMe',
-    prepare=prepare_objects,
     use_data=use_detection_data,
     build_inferencer=build_inferencer,
     predict=predict,

@@ -102,7 +102,6 @@ PANOPTIC = Task(
     distributions=DETECTION.distributions,
     layout="COCO's (annotations/panoptic_{train,val}*.json, a folder of PNGs with the "
     'same name beside each, and image folders)',
-    prepare=prepare_panoptic,
     use_data=use_panoptic_data,
     build_inferencer=DETECTION.build_inferencer,
     predict=predict,

@@ -187,7 +187,6 @@ SEGMENTATION = Task(
     layout='images/{train,val}, annotations/{train,val} (PNGs of class indices, 255 '
     'is ignored) and classes.txt (a name per line), or as CVAT, Pascal VOC, Cityscapes '
     'or ADE20K have it (docs/data.md)',
-    prepare=prepare_maps,
     use_data=use_segmentation_data,
     build_inferencer=build_inferencer,
     predict=predict,

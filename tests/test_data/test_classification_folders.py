@@ -67,7 +67,8 @@ def test_a_fraction_of_each_class_is_for_validation(inside, tmp_path):
     train, val = read(prepared, 'train'), read(prepared, 'val')
     assert train | val == images
     assert sorted(val.values()) == ['ant', 'ant', 'bee']  # the cat is for training
-    assert prepared.notes[0].startswith('7 images are for training and 3 for validat')
+    note = prepared.notes[0]
+    assert 'of its 10 images, 7 are for training and 3 for validation' in note
     assert read(prepare(tmp_path, val_fraction=1 / 3, seed=2, splits=('val',)), 'val')
     others = prepare(tmp_path, val_fraction=1 / 3, seed=3)
     assert read(others, 'val').keys() != val.keys()

@@ -107,7 +107,7 @@ def test_data_without_splits_is_split_by_chance_the_same_way_each_time(unsplit):
         assert {row['image_id'] for row in content['annotations']} == images
     (note,) = (x for x in prepared.notes if 'seed 0' in x)
     assert '7 are for training and 3 for validation' in note
-    listed = Path(prepared.splits['val']['ann_file']).with_name('val.txt')
+    listed = Path(prepared.splits['val']['ann_file']).with_name('validation.txt')
     assert str(listed) in note
     assert [Path(x).name for x in listed.read_text().split()] == names(found['val'])
 

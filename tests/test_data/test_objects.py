@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmravlt.data import DataError, DataOptions, Findings, masks
-from mmravlt.data.image_tables import check_shared, count_unlisted
+from mmravlt.data.image_tables import ImageTables, check_shared, count_unlisted
 from mmravlt.data.objects import ObjectTables, check_objects
 
 WIDTH, HEIGHT = 100, 80
@@ -433,10 +433,15 @@ def test_a_file_that_is_listed_twice_is_refused(tables):
     refused(tables, "lists the image '2.jpg' twice, with the ids 2 and 5")
 
 
+def listed(folder, *names):
+    content = dict(images=[dict(file_name=name) for name in names])
+    return ImageTables(folder / 'some.json', folder, content)
+
+
 def test_files_for_training_and_validation_are_counted(tmp_path):
     (tmp_path / 'link').symlink_to(tmp_path)
-    train = (tmp_path, [dict(file_name='a.jpg'), dict(file_name='b.jpg')])
-    val = (tmp_path / 'link', [dict(file_name='./b.jpg'), dict(file_name='c.jpg')])
+    train = listed(tmp_path, 'a.jpg', 'b.jpg')
+    val = listed(tmp_path / 'link', './b.jpg', 'c.jpg')
     findings = Findings()
     check_shared(dict(train=train, val=val), findings)
     (note,) = findings.notes()
@@ -493,8 +498,7 @@ def test_images_in_no_list_are_counted(tmp_path):
     for name in ('a.jpg', 'b.JPG', 'c.png', '.d.jpg', 'notes.txt', 'sub/e.jpg'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    train = (tmp_path, [dict(file_name='a.jpg')])
-    val = (tmp_path, [dict(file_name='./c.png')])
+    train, val = listed(tmp_path, 'a.jpg'), listed(tmp_path, './c.png')
     findings = Findings()
     count_unlisted(dict(train=train, val=val), findings)
     (note,) = findings.notes()

@@ -89,7 +89,7 @@ def test_a_fraction_is_for_validation_where_there_is_no_part(
     assert len(val) == 2
     assert_whole(prepared, sorted(set(range(6)) - set(val)), val)
     (note,) = prepared.notes
-    assert note.startswith('4 images are for training and 2 for validation, ')
+    assert 'of its 6 images, 4 are for training and 2 for validation, ' in note
     assert '--val-fraction 0.3 and the seed 1; ' in note
     listed = note.split('; ')[1].removesuffix(' lists the latter.')
     chosen = [str(folder / images.format(number)) for number in val]
