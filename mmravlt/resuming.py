@@ -60,13 +60,13 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def check_resumable(path: str, cfg: Config, model: nn.Module) -> None:
+def check_resumable(path: str, cfg: Config, model: nn.Module | dict) -> None:
     """Make sure that a file holds the state of a training, of the same model.
 
     Args:
         path (str): a file; addresses are not looked at.
         cfg (Config): of the training that is to go on.
-        model (nn.Module): its model.
+        model (nn.Module | dict): its model, or the config of it.
 
     Raises:
         CheckpointError: if it does not.
@@ -95,6 +95,8 @@ def check_resumable(path: str, cfg: Config, model: nn.Module) -> None:
         )
     if is_model_wrapper(model):
         model = model.module
+    if not isinstance(model, nn.Module):  # a FlexibleRunner builds it later
+        return
     weights = checkpoint['state_dict']
     for name, value in model.state_dict().items():
         shape = getattr(weights.get(name), 'shape', None)

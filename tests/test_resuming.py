@@ -96,6 +96,11 @@ def test_a_whole_state_of_the_same_model_is_resumable(tmp_path):
     check_resumable(str(tmp_path / 'x.pth'), CFG, model)
 
 
+def test_a_model_that_is_built_later_is_not_compared(tmp_path):
+    torch.save(state(torch.nn.Linear(2, 2)), tmp_path / 'x.pth')
+    check_resumable(str(tmp_path / 'x.pth'), CFG, dict(type='SomeModel'))
+
+
 @pytest.mark.parametrize(
     'change,message',
     [

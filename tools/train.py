@@ -65,6 +65,14 @@ def find_checkpoint(resume: str | None, work_dir: str) -> str | None:
     return str(path) if path else None
 
 
+def score_of(cfg: Config) -> str:
+    """The score to judge a training by; none if its library is not known here."""
+    try:
+        return tasks.of(cfg).score(cfg)
+    except tasks.TaskError:
+        return ''
+
+
 def closing(work_dir: Path, config: Path, results: ResultsHook) -> list[str]:
     """What a training has reached, where it is, and what may come next."""
     lines = []
@@ -124,7 +132,7 @@ def main() -> None:
     adapt_to_device(cfg)
     with exit_on_missing_files():
         runner = build_runner(cfg)
-        results = ResultsHook(tasks.of(cfg).score(cfg))
+        results = ResultsHook(score_of(cfg))
         runner.register_hook(results)
         if checkpoint:
             check_resumable(checkpoint, cfg, runner.model)

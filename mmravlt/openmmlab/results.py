@@ -26,7 +26,7 @@ class ResultsHook(Hook):
     on below the rows that it has reached.
 
     Args:
-        score (str): name of the score by which the training is judged.
+        score (str): name of the score by which the training is judged; '' for none.
     """
 
     priority = 'VERY_LOW'  # the losses and scores of the step are there

@@ -78,6 +78,14 @@ def test_a_training_from_the_start_begins_a_new_table(tmp_path):
     assert len(read(tmp_path)) == 1
 
 
+def test_a_training_without_a_known_score_has_rows_and_no_best(tmp_path):
+    hook = ResultsHook('')
+    hook.after_val_epoch(runner(tmp_path, 10, [1.0]), {'mIoU': 1.0})
+    assert hook.best is None
+    assert read(tmp_path)[0]['mIoU'] == '1.0'
+    assert (tmp_path / 'curves.png').exists()
+
+
 @pytest.mark.parametrize('metrics', [None, {}, {'mIoU': float('nan')}])
 def test_an_evaluation_without_the_score_is_kept_too(metrics, tmp_path):
     hook = ResultsHook('mIoU')
