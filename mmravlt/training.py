@@ -175,6 +175,8 @@ def use_options(
         said.append(f'logged to {options.logger}')
     if options.keep or options.patience:
         _set_checkpoints(cfg, options.keep or 'best,last')
+    elif options.epochs and not _says_what_to_keep(cfg):
+        _set_checkpoints(cfg, 'best,last' if _has_score(cfg) else 'last')
     if options.patience:
         name = tasks.of(cfg).score(cfg)
         hook = dict(type='EarlyStoppingHook', monitor=name, rule='greater')
@@ -239,7 +241,8 @@ def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[
     if by_epoch:
         cfg.train_cfg.max_epochs = new
         # the whole length, where a config closes its augmentation near the end
-        interval = min(cfg.train_cfg.get('val_interval', 1), new)
+        interval = max(cfg.train_cfg.get('val_interval', 1), _worthwhile(data))
+        interval = min(interval, new)
     else:
         cfg.train_cfg.max_iters = new
         interval = min(cfg.train_cfg.get('val_interval', steps), max(steps, new // 10))
@@ -248,6 +251,14 @@ def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[
         hook = cfg.default_hooks.checkpoint
         hook.interval = min(hook.get('interval', interval), interval)
     return [f'{epochs or old} epochs' + (f' of {steps} steps' if steps else '')]
+
+
+def _worthwhile(data: Prepared | None) -> int:
+    """Epochs between evaluations that look at half as many images as are learnt."""
+    if data is None:
+        return 1
+    train, val = (data.splits[split]['images'] for split in ('train', 'val'))
+    return math.ceil(2 * val / train)
 
 
 def use_image_size(cfg: Config, side: int | None) -> None:
@@ -353,6 +364,19 @@ def _set_weights(cfg: Config, weights: str) -> None:
             if isinstance(given, str) or 'Pretrained' in kinds:
                 node[key] = None
     cfg.load_from = None if weights == 'none' else weights
+
+
+def _says_what_to_keep(cfg: Config) -> bool:
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    return 'max_keep_ckpts' in hook or 'save_best' in hook
+
+
+def _has_score(cfg: Config) -> bool:
+    """Whether it is known here by what a training of the config is judged."""
+    try:
+        return bool(cfg.get('val_dataloader') and tasks.of(cfg).score(cfg))
+    except tasks.TaskError:
+        return False
 
 
 def _set_checkpoints(cfg: Config, keep: str) -> None:

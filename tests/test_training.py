@@ -36,8 +36,9 @@ def config(name):
     return copy.deepcopy(read(name))
 
 
-def data(images):
-    return Prepared('some', ['a', 'b'], dict(train=dict(images=images)))
+def data(images, val=20):
+    splits = dict(train=dict(images=images), val=dict(images=val))
+    return Prepared('some', ['a', 'b'], splits)
 
 
 def choose(cfg, images=200, **options):
@@ -96,6 +97,34 @@ def test_milestones_keep_their_place_in_the_run():
     choose(cfg, epochs=12)
     assert cfg.param_scheduler[1].milestones == [9, 11]
     assert cfg.param_scheduler[1].end == 12
+
+
+@pytest.mark.parametrize(
+    ('train', 'val', 'epochs', 'interval'),
+    [(20, 87, 40, 9), (205, 87, 12, 1), (20, 87, 5, 5), (118_000, 5000, 12, 1)],
+)
+def test_evaluations_see_at_most_half_as_many_images_as_training(
+    train, val, epochs, interval
+):
+    cfg = config('boxes')
+    use_options(cfg, TrainingOptions(epochs=epochs), data(train, val))
+    assert cfg.train_cfg.val_interval == interval
+
+
+def test_of_a_run_of_chosen_length_the_best_and_the_last_checkpoint_are_kept():
+    cfg = config('boxes')
+    choose(cfg, epochs=5)
+    hook = cfg.default_hooks.checkpoint
+    assert (hook.save_best, hook.rule) == ('coco/bbox_mAP', 'greater')
+    assert hook.max_keep_ckpts == 1
+    assert hook.save_last
+
+
+def test_what_a_config_says_about_checkpoints_stays():
+    cfg = config('classification')  # the three last ones, and the best
+    choose(cfg, epochs=5)
+    hook = cfg.default_hooks.checkpoint
+    assert (hook.max_keep_ckpts, hook.save_best) == (3, 'auto')
 
 
 def test_a_long_run_keeps_its_warm_up():

@@ -1,14 +1,16 @@
 """Each kind of experiment trains, evaluates and resumes through tools/train.py."""
 
+import csv
 import json
 import math
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 from demo.shapes import write_shapes
-from mmravlt import config_path
+from mmravlt import config_path, tasks
 
 from ..processes import run_tool
 
@@ -99,6 +101,13 @@ CLASSIFICATION = [
     'val_dataloader.batch_size=2',
     f'train_dataloader.dataset.pipeline.1.scale={SIZE}',
 ]
+# For small data and no GPU: what makes the backbone small is enough.
+SHORT = {
+    'mmdet/cpu/retinanet_ravlt_t_cpu': [*FPN, 'model.test_cfg.score_thr=0'],
+    'mmdet/cpu/mask_rcnn_ravlt_t_cpu': FPN,
+    'mmseg/cpu/semantic_fpn_ravlt_t_cpu': FPN,
+    'mmpretrain/cpu/ravlt_t_cpu': [*ARCH, 'model.neck.in_channels=32'],
+}
 # What makes each small, and the score it must report.
 RUNS = {
     'mmdet/retinanet_ravlt_t_1x': (
@@ -183,3 +192,19 @@ def test_training_evaluates_and_resumes(leaf, tmp_path):
         assert all(math.isfinite(record['loss']) for record in trained)
         # The second run goes on where the first one ended.
         assert {record[clock] for record in trained} == {until}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('leaf', SHORT)
+def test_a_short_command_trains_and_keeps_the_best_and_the_last(leaf, tmp_path):
+    write_data(tmp_path / 'data', leaf.split('/')[0])
+    words = ('--data', 'data', '--weights', 'none', '--epochs', '2')
+    words += ('--image-size', SIZE, '--batch-size', '2', '--work-dir', 'work')
+    words += ('--cfg-options', *SHORT[leaf])
+    run_tool('train.py', config_path(f'{leaf}.py'), *words, cwd=tmp_path)
+    cfg = Config.fromfile(config_path(f'{leaf}.py'))
+    with (tmp_path / 'work/results.csv').open() as table:
+        *_, last = csv.DictReader(table)
+    assert 0 <= float(last[tasks.of(cfg).score(cfg)]) <= 100
+    kept = sorted(path.name[:4] for path in (tmp_path / 'work').glob('*.pth'))
+    assert kept in (['best', 'epoc'], ['best', 'iter'])
