@@ -270,3 +270,18 @@ def name_in_model(name, family, variant='t'):
         if name.startswith(f'{theirs}.'):
             return ours + name.removeprefix(theirs)
     return f'backbone.{name}'
+
+
+def meta(shapes):
+    """Weights of these shapes without values."""
+    return {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
+
+
+def backbone(variant='t', prefix=''):
+    """Names and shapes of what a backbone of ours expects."""
+    names = {n: tuple(s) for n, s in RECORDED[variant].items()}
+    return {prefix + n: s for n, s in names.items() if not n.endswith('RoPE.angle')}
+
+
+CLASSIFIER = meta(released_shapes('classifier', 't'))
+DETECTOR = meta(released_shapes('mask_rcnn', 't'))
