@@ -32,7 +32,8 @@ def main(command: str) -> None:
             _activate()
             import_module(f'.{command}', __package__).run(args, console)
     except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
+        more = '; --resume goes on from the last checkpoint' * (command == 'train')
+        print(f'stopped{more}', file=sys.stderr)
         sys.exit(130)
 
 

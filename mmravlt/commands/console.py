@@ -23,28 +23,40 @@ if TYPE_CHECKING:
 # Whose frames stand between who gives a message and us
 _CARRIERS = ('logging', 'warnings', 'mmengine.logging.logger', __name__)
 
+# Its warnings say which weights were not loaded
+_LOADS_WEIGHTS = 'mmengine.runner.checkpoint'
+
+LONGEST = 500  # characters of a warning that are shown
+
 _current: Console | None = None
 
 
 class Console:
-    """What people see, above a progress bar if there is one.
+    """What people see, from the first one of several processes.
 
     Args:
         stream (TextIO): where it is printed.
 
     Attributes:
         is_terminal (bool): whether a bar can live there.
-        bar (Progress | None): of rich; whoever sets it starts it.
+        bar (Progress | None): of rich, below all that is said; whoever sets it starts
+            it.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.is_terminal = stream.isatty() and os.environ.get('TERM') != 'dumb'
+        self.is_terminal = (
+            is_first() and stream.isatty() and os.environ.get('TERM') != 'dumb'
+        )
         self.bar: Progress | None = None
         self._warned: set[str] = set()
 
     def say(self, *lines: str) -> None:
-        """Print lines."""
+        """Print lines, from the first one of several processes."""
+        if is_first():
+            self._print(*lines)
+
+    def _print(self, *lines: str) -> None:
         for line in lines:
             if self.bar is None:
                 print(line, file=self.stream, flush=True)
@@ -55,9 +67,11 @@ class Console:
     def warn(self, level: str, text: str) -> None:
         """Print a warning or an error in one line, once."""
         line = f'{level.lower()}: {" ".join(text.split())}'
+        if len(line) > LONGEST:
+            line = f'{line[:LONGEST]}… (the rest is in the log)'
         if line not in self._warned:
             self._warned.add(line)
-            self.say(line)
+            self._print(line)
 
     def close_bar(self) -> None:
         """Take the bar away, if there is one."""
@@ -114,8 +128,7 @@ def is_first() -> bool:
 
 def say(*lines: str) -> None:
     """Print lines, from the first one of several processes."""
-    if is_first():
-        (_current or Console(sys.stdout)).say(*lines)
+    (_current or Console(sys.stdout)).say(*lines)
 
 
 @contextmanager
@@ -133,9 +146,9 @@ def own_console() -> Iterator[Console]:
     """Send to the log file what is printed, warned and logged.
 
     The file is that of the first runner or logger with one; what comes before it is
-    kept for it. Errors, and the warnings that come from mmravlt itself, are shown too,
-    in a line each. Of several processes, each shows its errors. An exception that ends
-    all this is written to the file and goes on.
+    kept for it. Errors, and the warnings that come from mmravlt itself or tell of
+    weights, are shown too, in a line each. Of several processes, each shows its errors.
+    An exception that ends all this is written to the file and goes on.
     """
     global _current
     from mmengine.logging import MMLogger
@@ -147,8 +160,8 @@ def own_console() -> Iterator[Console]:
         # not from the workers of a loader, which do not know of the bar
         if multiprocessing.parent_process() is not os_parent:
             return
-        is_ours = speaker.partition('.')[0] == 'mmravlt'
-        is_told = level >= logging.WARNING and is_ours and is_first()
+        is_for_people = speaker.startswith(('mmravlt', _LOADS_WEIGHTS))
+        is_told = level >= logging.WARNING and is_for_people and is_first()
         if level >= logging.ERROR or is_told:
             console.warn(logging.getLevelName(level), text)
 
@@ -158,7 +171,7 @@ def own_console() -> Iterator[Console]:
             log.use(handler)
             if record.levelno >= handler.level:
                 handler.handle(record)
-        if not files:
+        if not files and record.levelno >= logging.INFO:
             log.write(f'{record.levelname} - {record.getMessage()}\n')
         show(record.levelno, record.getMessage(), _speaker())
 

@@ -208,6 +208,8 @@ def downloads(cfg: Config) -> list[str]:
 def place_rows(runner: Runner, cfg: Config) -> list[tuple[str, str]]:
     """Where results and the log go."""
     folder = Path(cfg.work_dir)
+    if runner.work_dir != os.path.abspath(folder):  # it only tries
+        return [('results', str(folder))]
     log = folder / runner.timestamp / f'{runner.timestamp}.log'
     return [('results', str(folder)), ('log', str(log))]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REFRESH = 0.1  # seconds between two states of the bar
 SIGN_OF_LIFE = 30  # seconds between two lines of an evaluation, without a terminal
+NO_LOSSES = ('momentum', 'time', 'data_time')  # and learning rates
 
 
 class ConsoleHook(Hook):
@@ -65,8 +66,7 @@ class ConsoleHook(Hook):
             where = ''
         losses = None
         if self._is_logged(runner, batch_idx):
-            tag, _ = runner.log_processor.get_log_after_iter(runner, batch_idx, 'train')
-            losses = _losses(tag, runner.log_processor.num_digits)
+            losses = _losses(runner)
         if self._bar is not None:
             self._advance('train', where, done, total, _left(runner), losses)
         elif losses is not None:
@@ -96,6 +96,12 @@ class ConsoleHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Show the scores."""
         self._say_scores(['test', _scores(runner, metrics)])
+
+    def after_train(self, runner: Runner) -> None:
+        """Say why a training ends before its time."""
+        if getattr(runner.train_loop, 'stop_training', False):
+            place = _place(runner, runner.epoch)
+            self.console.say(f'{place}  ended early: the score did not improve')
 
     def after_run(self, runner: Runner) -> None:
         """Take the bar away."""
@@ -191,14 +197,17 @@ def _left(runner: Runner) -> str:
     return f'{timedelta(seconds=int(seconds))} left' if seconds is not None else ''
 
 
-def _losses(tag: Mapping, digits: int) -> str:
-    """The losses, and what else a head tells of its training."""
-    others = ('lr', 'base_lr', 'momentum', 'time', 'data_time', 'memory', 'epoch')
-    return '  '.join(
-        f'{name}: {value:.{digits}f}'
-        for name, value in tag.items()
-        if isinstance(value, float) and name.rpartition('/')[2] not in others
-    )
+def _losses(runner: Runner) -> str:
+    """The losses, and what else a head tells of its training, as MMEngine logs them."""
+    processor, words = runner.log_processor, []
+    for key, history in runner.message_hub.log_scalars.items():
+        kind, _, name = key.partition('/')
+        if kind != 'train' or name in NO_LOSSES or name.endswith('lr'):
+            continue
+        is_mean = processor.mean_pattern.search(name)
+        value = history.mean(processor.window_size) if is_mean else history.current()
+        words.append(f'{name}: {value:.{processor.num_digits}f}')
+    return '  '.join(words)
 
 
 def _scores(runner: Runner, metrics: Mapping | None) -> str:
