@@ -70,14 +70,15 @@ def test_a_panoptic_model_is_tried(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_left_of_a_training_is_said(tmp_path):
-    write_project(tmp_path, 'mmpretrain')
-    run_tool('train.py', 'config.py', '--work-dir', 'w', '--epochs', '1', cwd=tmp_path)
-    said = try_out(tmp_path, '--work-dir', 'w', '--resume')
+    write_project(tmp_path, 'mmdet')
+    words = ('--data', 'data', '--work-dir', 'w')
+    run_tool('train.py', 'config.py', *words, '--epochs', '1', cwd=tmp_path)
+    said = try_out(tmp_path, *words, '--resume')
     assert '--resume: the training goes on from w/epoch_1.pth' in said
     assert 'weights:     w/epoch_1.pth, from which the training goes on' in said
-    assert 'steps:       2 left, ' in said
+    assert 'steps:       4 left, ' in said
     torch.save({'state_dict': {}}, tmp_path / 'weights.pth')
-    words = ('config.py', '--dry-run', '--resume', 'weights.pth')
-    done = run_tool('train.py', *words, cwd=tmp_path, check=False)
+    words = ('--dry-run', '--data', 'data', '--resume', 'weights.pth')
+    done = run_tool('train.py', 'config.py', *words, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert 'error: weights.pth holds no state of a training' in done.stderr
