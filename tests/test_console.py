@@ -219,6 +219,26 @@ def test_the_best_score_so_far_and_an_early_end_are_told(screen):
     ]
 
 
+def test_a_run_goes_on_where_nobody_reads_any_more(monkeypatch):
+    class Closed(Terminal):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setenv('TERM', 'xterm')
+    for stream in (Closed(), Terminal()):
+        monkeypatch.setattr(sys, 'stdout', stream)
+        with own_console() as console:
+            hook, runner = ConsoleHook(console, lambda runner: ['lines']), Runner()
+            if isinstance(stream, Closed):
+                console.is_terminal = False
+            hook.before_train(runner)
+            monkeypatch.setattr(stream, 'write', Closed.write.__get__(stream))
+            hook.after_train_iter(runner, 2)
+            hook.after_val_epoch(runner, dict(score=1.0))
+            hook.after_run(runner)
+        assert runner.iter == 0
+
+
 @pytest.mark.parametrize(
     'name,lengths,words',
     [

@@ -13,7 +13,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import (
+    ExitStack,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from typing import TYPE_CHECKING, TextIO
 from unittest.mock import patch
 
@@ -58,11 +64,12 @@ class Console:
 
     def _print(self, *lines: str) -> None:
         for line in lines:
-            if self.bar is None:
-                print(line, file=self.stream, flush=True)
-            else:
-                plain = dict(markup=False, highlight=False, emoji=False)
-                self.bar.console.print(line, soft_wrap=True, **plain)
+            with suppress(OSError):  # a run goes on where nobody reads any more
+                if self.bar is None:
+                    print(line, file=self.stream, flush=True)
+                else:
+                    plain = dict(markup=False, highlight=False, emoji=False)
+                    self.bar.console.print(line, soft_wrap=True, **plain)
 
     def warn(self, level: str, text: str) -> None:
         """Print a warning or an error in one line, once."""
@@ -77,7 +84,8 @@ class Console:
         """Take the bar away, if there is one."""
         if self.bar is not None:
             bar, self.bar = self.bar, None
-            bar.stop()
+            with suppress(OSError):
+                bar.stop()
 
 
 class _Log(io.TextIOBase):
@@ -154,6 +162,8 @@ def own_console() -> Iterator[Console]:
     from mmengine.logging import MMLogger
 
     console = Console(sys.stdout)
+    if hasattr(sys.stdout, 'reconfigure'):  # names may have letters that it lacks
+        sys.stdout.reconfigure(errors='replace')
     log = _Log(is_first(), _descriptor(sys.stdout))
 
     def show(level: int, text: str, speaker: str) -> None:

@@ -32,13 +32,15 @@ class Trial(Hook):
     Attributes:
         step (float): seconds of a step that is not the first one; where no workers
             load the data, with the time that loading takes.
-        evaluation (float | None): seconds of a step of evaluation, and of the scores
-            of its images; None if the training is not evaluated.
+        evaluation (float | None): seconds of a step of evaluation; None if the training
+            is not evaluated.
+        scoring (float): seconds that the scores take, with predictions of one step.
     """
 
     priority = 'LOWEST'
     step = 0.0
     evaluation: float | None = None
+    scoring = 0.0
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start to measure how long the data takes."""
@@ -62,10 +64,13 @@ class Trial(Hook):
             loop = runner.val_loop
             runner.model.eval()
             batch = next(iter(loop.dataloader))
+            with torch.no_grad():  # what is done the first time alone does not count
+                runner.model.val_step(copy.deepcopy(batch))
             start = _now()
             loop.run_iter(0, batch)
-            loop.evaluator.evaluate(len(loop.dataloader.dataset))
             self.evaluation = _now() - start
+            loop.evaluator.evaluate(len(loop.dataloader.dataset))
+            self.scoring = _now() - start - self.evaluation
         raise _Done
 
 
@@ -115,13 +120,9 @@ def _outlook(runner: Runner, trial: Trial, done: int) -> list[tuple[str, str]]:
         if 'Iter' not in type(loop).__name__:
             length = runner.max_epochs / loop.val_interval
         times = max(round(length * steps / runner.max_iters), 1)
-        seconds += times * batches * trial.evaluation
-        rows.append(
-            (
-                'evaluations',
-                f'{times} of {batches} steps, {trial.evaluation:.3f} s each',
-            )
-        )
+        seconds += times * (batches * trial.evaluation + trial.scoring)
+        words = f'{times} of {batches} steps, {trial.evaluation:.3f} s each'
+        rows.append(('evaluations', f'{words}, and {trial.scoring:.3f} s for scores'))
     rows.append(('time', f'about {timedelta(seconds=round(seconds))} in all'))
     rows.append(('memory', _memory()))
     rows.append(('', 'This was a dry run: nothing was written.'))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from numbers import Real
 from typing import TYPE_CHECKING
@@ -111,7 +112,8 @@ class ConsoleHook(Hook):
         self.console.say(*self.screen(runner))
         if self.console.is_terminal:
             self._bar = self.console.bar = _new_bar(self.console.stream)
-            self._bar.start()
+            with suppress(OSError):
+                self._bar.start()
 
     def _is_logged(self, runner: Runner, batch_idx: int) -> bool:
         """Whether MMEngine's logger writes a line about this step."""
@@ -136,16 +138,17 @@ class ConsoleHook(Hook):
         self, kind: str, where: str, done: int, total: int, left: str, text: str | None
     ) -> None:
         """Move the bar of a training, or of an evaluation below it."""
-        if kind not in self._tasks:
-            words = dict(left=left, text='')
-            self._tasks[kind] = self._bar.add_task(where, total=total, **words)
-        state = dict(completed=done, description=where, left=left)
+        state = dict(description=where, left=left)
         if text is not None:
             state['text'] = text
-        self._bar.update(self._tasks[kind], **state)
-        if time.monotonic() - self._shown > REFRESH or done == total:
-            self._shown = time.monotonic()
-            self._bar.refresh()
+        with suppress(OSError):  # of a terminal that was closed
+            if kind not in self._tasks:
+                state = {'text': '', **state}
+                self._tasks[kind] = self._bar.add_task(total=total, **state)
+            self._bar.update(self._tasks[kind], completed=done, **state)
+            if time.monotonic() - self._shown > REFRESH or done == total:
+                self._shown = time.monotonic()
+                self._bar.refresh()
 
     def _say_scores(self, words: list[str]) -> None:
         if 'evaluation' in self._tasks:
