@@ -137,6 +137,10 @@ def test_an_exception_goes_on_and_stands_in_the_log(screen, logger):
     assert (logging.root.handlers, MMLogger.callHandlers) == (handlers, call)
 
 
+class IterBasedLoop(SimpleNamespace):
+    pass
+
+
 class Runner(SimpleNamespace):
     """As much of a runner as is shown: two epochs of three steps."""
 
@@ -149,8 +153,10 @@ class Runner(SimpleNamespace):
         super().__init__(
             **dict(epoch=0, iter=0, max_epochs=2, max_iters=6, hooks=[]),
             **dict(message_hub=hub, train_dataloader=loader, val_dataloader=loader),
-            log_processor=LogProcessor(by_epoch=by_epoch),
-            train_loop=SimpleNamespace(stop_training=False),
+            log_processor=LogProcessor(),
+            train_loop=(SimpleNamespace if by_epoch else IterBasedLoop)(
+                stop_training=False
+            ),
             **others,
         )
 

@@ -21,7 +21,6 @@ from contextlib import (
     suppress,
 )
 from typing import TYPE_CHECKING, TextIO
-from unittest.mock import patch
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -201,8 +200,10 @@ def own_console() -> Iterator[Console]:
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(log))
         stack.enter_context(redirect_stderr(log))
-        stack.enter_context(patch.object(MMLogger, 'callHandlers', call_handlers))
-        stack.enter_context(patch.object(warnings, 'showwarning', show_warning))
+        stack.callback(setattr, MMLogger, 'callHandlers', MMLogger.callHandlers)
+        MMLogger.callHandlers = call_handlers
+        stack.callback(setattr, warnings, 'showwarning', warnings.showwarning)
+        warnings.showwarning = show_warning
         stack.callback(logging.root.removeHandler, handler)
         logging.root.addHandler(handler)
         outer, _current = _current, console

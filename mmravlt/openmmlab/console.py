@@ -184,7 +184,7 @@ def _new_bar(stream):
 
 
 def _counts_epochs(runner: Runner) -> bool:
-    return runner.log_processor.by_epoch
+    return 'Iter' not in type(runner.train_loop).__name__
 
 
 def _place(runner: Runner, epoch: int) -> str:
