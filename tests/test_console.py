@@ -6,6 +6,7 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -168,7 +169,7 @@ def go(hook, runner, steps=3):
         hook.after_train_iter(runner, i)
     runner.epoch, runner.iter = 1, steps
     hook.after_val_iter(runner, 0)
-    hook.after_val_epoch(runner, dict(mIoU=24.1, text='none', count=3))
+    hook.after_val_epoch(runner, dict(mIoU=np.float32(24.1), text='none', count=3))
     hook.after_run(runner)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from mmengine.hooks import Hook, LoggerHook
@@ -216,9 +216,7 @@ def _losses(runner: Runner) -> str:
 def _scores(runner: Runner, metrics: Mapping | None) -> str:
     digits = runner.log_processor.num_digits
     return '  '.join(
-        f'{name}: {value:.{digits}f}'
-        if isinstance(value, float)
-        else f'{name}: {value}'
+        f'{name}: {value if isinstance(value, Integral) else f"{value:.{digits}f}"}'
         for name, value in (metrics or {}).items()
         if isinstance(value, Real)
     )
