@@ -13,7 +13,14 @@ from pathlib import Path
 from .foundation import has_mmengine
 from .version import __version__
 
-__all__ = ['__version__', 'config_path']
+__all__ = [
+    '__version__',
+    'activate',
+    'config_path',
+    'create_model',
+    'list_models',
+    'optimize_for_inference',
+]
 
 
 def config_path(name: str) -> str:
@@ -44,14 +51,13 @@ def config_path(name: str) -> str:
     return str(path)
 
 
-def _is_doctor() -> bool:
-    """Whether Python was started with ``-m mmravlt``."""
-    arguments = iter(sys.orig_argv)
-    return '-m' in arguments and next(arguments, None) == 'mmravlt'
+def activate() -> None:
+    """Make the models known, and MMEngine, where it is installed, ready for them.
 
-
-# The doctor must be able to speak about a broken installation.
-if not _is_doctor():
+    Importing mmravlt does this, except in its own commands, which read their arguments
+    first. May be called any number of times.
+    """
+    global create_model, list_models, optimize_for_inference
     if has_mmengine():
         from . import compat, openmmlab
 
@@ -62,4 +68,19 @@ if not _is_doctor():
     from .inference import optimize_for_inference
     from .zoo import create_model, list_models
 
-    __all__ += ['create_model', 'list_models', 'optimize_for_inference']
+
+def _is_command() -> bool:
+    """Whether Python was started with ``-m mmravlt``, or with one of the tools.
+
+    The doctor must be able to speak about a broken installation, and help be there at
+    once. A tool says what it is before it imports mmravlt; the workers of its loaders,
+    which import it under another name, need all there is.
+    """
+    if hasattr(sys.modules.get('__main__'), 'IS_COMMAND_OF_MMRAVLT'):
+        return True
+    arguments = iter(sys.orig_argv)
+    return '-m' in arguments and next(arguments, None) == 'mmravlt'
+
+
+if not _is_command():
+    activate()

@@ -7,109 +7,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import DATASETS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
 from . import tasks
 from .checkpoint import CheckpointError
+from .commands import need_config
+from .commands.console import aloud, say
 from .data import Prepared
 from .data.files import IMAGE_SUFFIXES
 from .data.images import check_shape, inspect_image, quiet
 from .inference import optimize_for_inference
+from .openmmlab.device import use_device
 from .tasks.config import dicts, innermost_dataset, palette
 
 Change = Callable[[Config, Prepared | None], None]
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share, as mmdet names them."""
-    parser.add_argument(
-        '--work-dir',
-        help='where logs, checkpoints and scores go; ./work_dirs/<config> by default',
-    )
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        help='train and test on the data in this folder, with its classes. For '
-        + '. For '.join(f'{task.name}: {task.layout}' for task in tasks.TASKS),
-    )
-    add_data_options(parser)
-    parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision (fp16)'
-    )
-    add_cfg_options(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how several processes were started',
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', action=_SetLocalRank, help=argparse.SUPPRESS
-    )
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add what can be chosen about the data of ``--data``."""
-    parser.add_argument(
-        '--val-fraction',
-        type=float,
-        metavar='F',
-        help='of --data without a validation part: which fraction of the images is for '
-        'validation, chosen by chance but the same each time',
-    )
-    parser.add_argument(
-        '--no-check',
-        action='store_true',
-        help='trust the files of --data and the values in them',
-    )
-    parser.add_argument(
-        '--bit-depth',
-        type=int,
-        choices=(8, 10, 12, 14, 16),
-        help='how many bits of images with more than 8 per value are in use; found out '
-        'from the images by default',
-    )
-
-
 def data_options(args: argparse.Namespace) -> dict:
-    """The options of :func:`add_data_options` as :class:`DataOptions` names them."""
+    """The options for ``--data`` as :class:`mmravlt.data.DataOptions` names them."""
     return dict(
         val_fraction=args.val_fraction,
         check=not args.no_check,
         bit_depth=args.bit_depth,
-    )
-
-
-class _SetLocalRank(argparse.Action):
-    """What torch.distributed.launch passes becomes what torchrun sets instead."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        os.environ.setdefault('LOCAL_RANK', values)
-
-
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add the option that overrides settings of a config."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. train_cfg.max_epochs=24 or '
-        'key="[a,b]" or key="[(a,b),(c,d)]", without blanks',
-    )
-
-
-def add_optimize(parser: argparse.ArgumentParser) -> None:
-    """Add the option that :func:`optimized` stands for."""
-    parser.add_argument(
-        '--optimize',
-        action='store_true',
-        help='let the backbone predict with fewer steps and less memory: its '
-        'normalisation is merged into its convolutions, and large images are computed '
-        'some rows at a time; predictions stay the same up to rounding',
     )
 
 
@@ -134,6 +56,16 @@ def existing_device(name: str) -> str:
             f'{name} is no device of this machine; use cpu, or leave --device out'
         ) from None
     return name
+
+
+def use_chosen_device(name: str | None) -> None:
+    """Let MMEngine's runners use the device of ``--device``, if it is given.
+
+    Exits with one sentence if this machine has no such device.
+    """
+    if name:
+        with exit_on(argparse.ArgumentTypeError):
+            use_device(existing_device(name))
 
 
 def find_images(
@@ -224,14 +156,13 @@ def read_config(
         change (Callable | None): takes the config, after ``--data`` and before
             ``--cfg-options``, and what was found of the data, if any.
     """
-    if not Path(path).is_file():
-        raise SystemExit(f'error: there is no config file {path}')
+    need_config(path)
     cfg = Config.fromfile(path)
     prepared = None
     if resize:
         resize(cfg)
     if data:
-        with exit_on(tasks.DataError):
+        with exit_on(tasks.DataError), aloud():
             prepared = tasks.use_custom_data(
                 cfg, data, training, **(data_options or {})
             )
@@ -252,8 +183,7 @@ def read_run_config(
     """Read the config of a training or a test.
 
     Args:
-        args (Namespace): with ``config`` and the options of
-            :func:`add_common_arguments`.
+        args (Namespace): of :mod:`mmravlt.commands.arguments`.
         training (bool): whether ``--data`` must have training data.
         resize, change (Callable | None): as for :func:`read_config`.
     """
@@ -267,12 +197,6 @@ def read_run_config(
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     return cfg
-
-
-def say(*lines: str) -> None:
-    """Print lines, from the first one of several processes."""
-    if int(os.environ.get('RANK', 0)) == 0:
-        print(*lines, sep='\n')
 
 
 def build_runner(cfg: Config) -> Runner:

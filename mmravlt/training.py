@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 
@@ -63,63 +62,6 @@ class TrainingOptions:
     freeze: int | None = None
     logger: str | None = None
     keep: str | None = None
-
-
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of :class:`TrainingOptions`."""
-    group = parser.add_argument_group(
-        'training', 'Without these, a config trains as it is written.'
-    )
-    positive, whole = _at_least(1), _at_least(0)
-    group.add_argument('--epochs', type=positive, help='how often each image is seen')
-    group.add_argument(
-        '--batch-size',
-        type=positive,
-        help='images per step and GPU; the learning rate follows, unless --lr is given',
-    )
-    group.add_argument('--lr', type=float, help='the learning rate at its highest')
-    group.add_argument(
-        '--image-size',
-        type=_at_least(32),
-        metavar='PIXELS',
-        help='the shorter side of images in training and evaluation; other sizes, such '
-        'as those of crops, follow',
-    )
-    group.add_argument(
-        '--patience',
-        type=positive,
-        metavar='N',
-        help='end after N evaluations without a better score',
-    )
-    group.add_argument('--workers', type=whole, help='processes of each data loader')
-    group.add_argument('--seed', type=whole, help='of all random numbers')
-    group.add_argument(
-        '--weights', help='start from this file or address; "none" for random weights'
-    )
-    group.add_argument(
-        '--freeze',
-        type=whole,
-        metavar='N',
-        help='the patch embedding and the first N stages do not learn',
-    )
-    group.add_argument(
-        '--logger', choices=[*LOGGERS, 'csv'], help='csv is results.csv, always written'
-    )
-    group.add_argument(
-        '--keep',
-        choices=['best', 'last', 'best,last', 'all'],
-        help='which checkpoints stay on the disk',
-    )
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f'{value} is less than {least}')
-        return value
-
-    return number
 
 
 def training_options(args: argparse.Namespace) -> TrainingOptions:

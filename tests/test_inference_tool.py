@@ -335,8 +335,10 @@ def test_wrong_input_ends_with_one_sentence(
     assert len(str(ended.value).splitlines()) == 1
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['inference.py', 'c', 'w', 'i', '--device', 'gpu'])
-    with pytest.raises(SystemExit):
+def test_a_device_that_is_not_there_is_refused(monkeypatch, tmp_path):
+    config = tmp_path / 'config.py'
+    config.touch()
+    words = ['inference.py', str(config), 'w', 'i', '--device', 'gpu']
+    monkeypatch.setattr(sys, 'argv', words)
+    with pytest.raises(SystemExit, match='error: gpu is no device of this machine'):
         runpy.run_path(str(TOOLS / 'inference.py'), run_name='__main__')
-    assert 'gpu is no device of this machine' in capsys.readouterr().err

@@ -74,6 +74,40 @@ def test_training_evaluates_each_epoch_and_saves(trained):
 
 
 @pytest.mark.slow
+def test_training_shows_a_screen_losses_and_scores_and_logs_the_rest(trained):
+    library, folder, output = trained
+    epochs = 3 if library == 'mmdet' else 2
+    lines = output.splitlines()
+    known = (
+        *('--data: ', 'training: ', 'model: ', 'device: ', ' ' * 6, 'step: ', 'rate: '),
+        *('schedule: ', 'evaluation: ', 'weights: ', 'results: ', 'log: ', 'epoch '),
+        *('best ', 'last checkpoint: ', 'scores: ', 'next: '),
+    )
+    assert [line for line in lines if not line.startswith(known)] == []
+    kind = dict(mmdet='MaskRCNN', mmseg='EncoderDecoder', mmpretrain='ImageClassifier')
+    assert f'model:       {kind[library]} on RAVLT, 0.0' in output
+    assert f'schedule:    {epochs} epochs of 2 steps' in output
+    records = scalars(folder / 'work')
+    losses = [line for line in lines if ' step ' in line and ' left  loss: ' in line]
+    for line, record in zip(losses, [r for r in records if 'loss' in r], strict=True):
+        assert f' step {record["step"]}/{2 * epochs}  ' in line
+        for name in [name for name in record if 'loss' in name]:
+            assert f'  {name}: {record[name]:.4f}' in line
+    told = [line for line in lines if f'  {SCORES[library][0]}: ' in line]
+    evaluated = [r for r in records if SCORES[library][0] in r]
+    for line, record in zip(told, evaluated, strict=True):
+        assert line.startswith(f'epoch {record["step"]}/{epochs}  ')
+        for score in SCORES[library]:
+            assert f'  {score}: {record[score]:.4f}' in line
+    assert told[0].endswith('(best so far)')
+    (log,) = (folder / 'work').glob('*/*.log')
+    assert f'log:         {log.relative_to(folder)}\n' in output
+    table = dict(mmdet='Evaluate annotation type *bbox*', mmseg='per class results')
+    for said in ('System environment', 'Config:\n', table.get(library, 'Epoch(val)')):
+        assert said in log.read_text()
+
+
+@pytest.mark.slow
 def test_test_repeats_the_score_draws_and_dumps(trained):
     library, folder, _ = trained
     epochs = 3 if library == 'mmdet' else 2
@@ -89,7 +123,9 @@ def test_test_repeats_the_score_draws_and_dumps(trained):
     (metrics,) = (folder / 'tested').glob('*/*.json')
     tested = json.loads(metrics.read_text())
     last = [r for r in scalars(folder / 'work') if SCORES[library][0] in r][-1]
+    assert 'log:         tested/' in done.stdout
     for score in SCORES[library]:
+        assert f'  {score}: {tested[score]:.4f}' in done.stdout
         assert tested[score] == pytest.approx(last[score], abs=1e-3)
     images = 2 if library == 'mmdet' else 4
     drawn = [p for p in (folder / 'drawn').rglob('*') if p.suffix in ('.png', '.jpg')]
@@ -118,7 +154,7 @@ def test_training_killed_in_the_middle_resumes_to_the_same_number_of_epochs(dete
     done = run(
         detection, 'train.py', '--data', 'data', '--work-dir', 'work', '--resume'
     )
-    assert f'resumed epoch: {killed_after}' in done.stdout
+    assert f'3 epochs of 2 steps, epoch {killed_after} is done' in done.stdout
     (newest,) = sorted((detection / 'work').glob('*/vis_data/scalars.json'))[-1:]
     records = [json.loads(line) for line in newest.read_text().splitlines()]
     assert [r['epoch'] for r in records if 'loss' in r] == [
@@ -158,7 +194,7 @@ def test_amp_and_auto_scale_lr_are_applied(detection):
         *('--data', 'data', '--work-dir', 'work', '--amp', '--auto-scale-lr'),
         *('--cfg-options', 'train_cfg.max_epochs=1'),
     )
-    assert 'Scaling the original LR by 0.125' in done.stdout
+    assert 'rate:        1.25e-05, by AdamW' in done.stdout  # 1e-4 for 16 images
     if not torch.cuda.is_available():
         assert 'fp16 is replaced by float32' in done.stdout + done.stderr
 

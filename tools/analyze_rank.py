@@ -23,12 +23,8 @@ from mmravlt.analysis.rank import (
 )
 from mmravlt.analysis.rank_figures import draw
 from mmravlt.checkpoint import CheckpointError
-from mmravlt.command_line import (
-    add_cfg_options,
-    existing_device,
-    exit_on,
-    read_config,
-)
+from mmravlt.command_line import existing_device, exit_on, read_config
+from mmravlt.commands.arguments import add_cfg_options
 
 
 def positive(text: str) -> int:

@@ -16,7 +16,8 @@ from mmravlt.analysis.flops import (
     models_table,
     parts_table,
 )
-from mmravlt.command_line import add_cfg_options, read_config
+from mmravlt.command_line import read_config
+from mmravlt.commands.arguments import add_cfg_options
 
 EXPLANATION = """
 FLOPs are billions of multiply-adds for one image. Convolutions and linear layers are

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 import torch
 from mmengine.config import Config
@@ -24,7 +25,11 @@ def use_device(name: str) -> None:
     utils.DEVICE = device.type
 
 
-def adapt_to_device(cfg: Config) -> None:
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
+
+
+def adapt_to_device(cfg: Config, tell: Callable[[str], None] = _warn) -> None:
     """Change ``cfg`` in place where this machine has no GPU, and say so once.
 
     Without a GPU, SyncBN has nothing to run on and MMEngine refuses mixed
@@ -35,6 +40,7 @@ def adapt_to_device(cfg: Config) -> None:
     Args:
         cfg (Config): a Runner's config; ``launcher`` tells whether several
             processes were started.
+        tell (Callable): takes the sentence that says what was changed.
     """
     if get_device() not in ('cpu', 'mps'):
         return
@@ -47,11 +53,9 @@ def adapt_to_device(cfg: Config) -> None:
         _talk_through_gloo(cfg)
         changes.append('NCCL is replaced by gloo')
     if changes and int(os.environ.get('RANK', 0)) == 0:
-        print_log(
+        tell(
             f'No GPU was found: {", ".join(changes)}; everything else is as in the '
-            'config.',
-            logger='current',
-            level=logging.WARNING,
+            'config.'
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..data import DataError, DataOptions, Prepared
+from ..data.accepted import ACCEPTED
 from ..data.classification import prepare_classes
 from ..data.images import image_size
 from .base import Prediction, Task, sample_meta
@@ -152,8 +153,7 @@ CLASSIFICATION = Task(
     name='classification',
     package='mmpretrain',
     distributions=('mmpretrain', 'onedl-mmpretrain'),
-    layout='train/<class>/ and val/<class>/, or a CSV of images and classes '
-    '(docs/data.md)',
+    layout=ACCEPTED['classification'],
     use_data=use_classification_data,
     build_inferencer=build_inferencer,
     predict=predict,

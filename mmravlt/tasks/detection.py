@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import DataError, DataOptions, Prepared
+from ..data.accepted import ACCEPTED
 from ..data.detection import prepare_objects
 from .base import Prediction, Task, TaskError, sample_meta
 from .coco import use_coco
@@ -161,8 +162,7 @@ DETECTION = Task(
     name='detection and instance segmentation',
     package='mmdet',
     distributions=('mmdet', 'onedl-mmdetection'),
-    layout='COCO-style (annotations/instances_{train,val}*.json and image folders), an '
-    'export of Roboflow, CVAT or Label Studio, YOLO, Pascal VOC or LabelMe',
+    layout=ACCEPTED['detection and instance segmentation'],
     use_data=use_detection_data,
     build_inferencer=build_inferencer,
     predict=predict,

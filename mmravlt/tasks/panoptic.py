@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import DataOptions, Prepared
+from ..data.accepted import ACCEPTED
 from ..data.panoptic import prepare_panoptic
 from .base import Prediction, Task
 from .coco import use_coco
@@ -100,8 +101,7 @@ PANOPTIC = Task(
     name='panoptic segmentation',
     package=DETECTION.package,
     distributions=DETECTION.distributions,
-    layout="COCO's (annotations/panoptic_{train,val}*.json, a folder of PNGs with the "
-    'same name beside each, and image folders)',
+    layout=ACCEPTED['panoptic segmentation'],
     use_data=use_panoptic_data,
     build_inferencer=DETECTION.build_inferencer,
     predict=predict,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import DataError, DataOptions, Prepared
+from ..data.accepted import ACCEPTED
 from ..data.segmentation import prepare_maps
 from .base import Prediction, Task, sample_meta
 from .config import (
@@ -184,9 +185,7 @@ SEGMENTATION = Task(
     name='semantic segmentation',
     package='mmseg',
     distributions=('mmsegmentation', 'onedl-mmsegmentation'),
-    layout='images/{train,val}, annotations/{train,val} (PNGs of class indices, 255 '
-    'is ignored) and classes.txt (a name per line), or as CVAT, Pascal VOC, Cityscapes '
-    'or ADE20K have it (docs/data.md)',
+    layout=ACCEPTED['semantic segmentation'],
     use_data=use_segmentation_data,
     build_inferencer=build_inferencer,
     predict=predict,
