@@ -79,7 +79,9 @@ def check_resumable(path: str, cfg: Config, model: nn.Module | dict) -> None:
         '--resume'
     )
     meta = checkpoint.get('meta') or {}
-    missing = [key for key in STATE if key not in checkpoint]
+    # MMEngine writes no schedules where a config has none
+    needed = [k for k in STATE if k != 'param_schedulers' or cfg.get('param_scheduler')]
+    missing = [key for key in needed if key not in checkpoint]
     if 'iter' not in meta or missing:
         lacking = f' (it has no {missing[0]})' if 'iter' in meta else ''
         raise CheckpointError(

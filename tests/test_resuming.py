@@ -10,7 +10,10 @@ from mmravlt.checkpoint import CheckpointError
 from mmravlt.resuming import check_resumable, newest_checkpoint
 
 CFG = Config(
-    dict(train_dataloader=dict(dataset=dict(metainfo=dict(classes=('a', 'b')))))
+    dict(
+        train_dataloader=dict(dataset=dict(metainfo=dict(classes=('a', 'b')))),
+        param_scheduler=[dict(type='MultiStepLR', milestones=[8, 11])],
+    )
 )
 
 
@@ -94,6 +97,16 @@ def test_a_whole_state_of_the_same_model_is_resumable(tmp_path):
     model = torch.nn.Linear(2, 2)
     torch.save(state(model), tmp_path / 'x.pth')
     check_resumable(str(tmp_path / 'x.pth'), CFG, model)
+
+
+def test_a_training_without_schedules_goes_on(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    content = state(model)
+    del content['param_schedulers']
+    torch.save(content, tmp_path / 'x.pth')
+    check_resumable(
+        str(tmp_path / 'x.pth'), Config({**CFG, 'param_scheduler': None}), model
+    )
 
 
 def test_a_model_that_is_built_later_is_not_compared(tmp_path):
