@@ -21,7 +21,7 @@ STYLES = ('-', '--', '-.', ':')  # of lines, so that colours are not all there i
 TITLE, TEXT, SMALL = 13, 9, 7  # sizes of text, in points
 SIDE_SHOWN = 640  # pixels of an image's longer side, from 1 to 2 times that
 LEGEND_SHOWN = 14  # classes
-NAMED = 15  # of more objects than this in an image, none is named beside its box
+NAMED = 25  # of more objects than this in an image, none is named beside its box
 
 
 def colour(index: int) -> tuple[float, float, float]:
@@ -92,6 +92,15 @@ def tinted(image: np.ndarray, label_map: np.ndarray) -> np.ndarray:
     return np.where(known[..., None], mixed, image).astype(np.uint8)
 
 
+def outlines(mask: np.ndarray) -> list[list[float]]:
+    """The polygons around a mask, H×W, each a list of x, y, x, y …"""
+    import cv2
+
+    mask = np.ascontiguousarray(mask, np.uint8)
+    found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [polygon.reshape(-1).tolist() for polygon in found if len(polygon) > 2]
+
+
 def draw_objects(axes: Axes, objects: list[tuple], step: int = 1) -> None:
     """Draw boxes and masks on an image.
 
@@ -111,14 +120,15 @@ def draw_objects(axes: Axes, objects: list[tuple], step: int = 1) -> None:
             axes.add_patch(Rectangle((x, y), width, height, fill=False, **line))
     for index, (x, y, *_), _, *texts in objects if len(objects) <= NAMED else ():
         light = np.dot(colour(index), (0.3, 0.6, 0.1)) > 0.55
+        inside = y / step < 0.05 * abs(np.subtract(*axes.get_ylim()))
         for text in texts:
             axes.text(
-                x / step,
-                y / step,
+                max(x, 0) / step,
+                max(y, 0) / step,
                 text,
                 fontsize=SMALL,
                 color='black' if light else 'white',
-                verticalalignment='bottom',
+                verticalalignment='top' if inside else 'bottom',
                 clip_on=True,
                 bbox=dict(facecolor=colour(index), linewidth=0, pad=0.8, alpha=0.85),
             )

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from mmengine.evaluator import BaseMetric
 
 from ..data.images import read_image
-from ..pictures import TEXT, add_legend, new_figure, png, shrink
+from ..pictures import SMALL, TEXT, add_legend, new_figure, plain, png, shrink
 from .tables import as_text
 
 TABLE = 'per_class.csv'
@@ -114,6 +114,7 @@ def draw_panels(
     columns: int,
     used: set[int],
     classes: list[str],
+    note: str = '',
 ) -> bytes:
     """Draw images side by side.
 
@@ -124,6 +125,7 @@ def draw_panels(
         columns (int): of panels.
         used (set[int]): the classes to explain.
         classes (list[str]): in the order of their indices.
+        note (str): in small print below.
 
     Returns:
         bytes: of a PNG file.
@@ -132,8 +134,13 @@ def draw_panels(
     shapes = [image.shape[0] / image.shape[1] for _, image, _ in panels]
     rows = -(-len(panels) // columns)
     width = 13 / max(columns, 3)
-    height = width * float(np.clip(np.median(shapes), 0.4, 1.5)) + 0.35
-    figure = new_figure(13, 1.2 + rows * height, title)
+    words = 0.17 * max(name.count('\n') + 1 for name, *_ in panels)
+    height = width * float(np.clip(np.median(shapes), 0.4, 1.5)) + words
+    below = 0.13 * (note.count('\n') + 1) if note else 0
+    figure = new_figure(13, 0.8 + rows * height + below, title)
+    if note:
+        place = dict(x=0.005, ha='left', linespacing=1.1)
+        figure.supxlabel(plain(note), fontsize=SMALL, **place)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')

@@ -64,13 +64,16 @@ class ClassificationReport(Report):
         shown = shown + spread(right, PANELS - len(shown))
         panels = []
         for one in shown:
-            name, guess = (short(self.classes[i], 20) for i in (one.truth, one.guess))
-            words = [f'{Path(one.path).name}', f'{name}, {one.score:.0%} sure']
-            if one.guess != one.truth:
-                words[1] = f'✗ {name}, taken for {guess} ({one.score:.0%})'
-            panels.append(('\n'.join(words), self.read(one.path)[0], None))
-        title = f'{title}: {len(wrong)} of {len(found)} images taken for another class'
-        return draw_panels(title, panels, 4, set(), [])
+            truth, guess = (short(self.classes[i], 20) for i in (one.truth, one.guess))
+            mark = '✓' if one.guess == one.truth else '✗'
+            words = f'{short(Path(one.path).name)}\ntruth: {truth}\n'
+            words += f'{mark} {guess}, {one.score:.0%}'
+            panels.append((words, self.read(one.path)[0], None))
+        title += (
+            f': {len(wrong)} of {len(found)} images taken for another class\n'
+            'the truth, and the prediction with its probability'
+        )
+        return draw_panels(title, panels, 6, set(), [])
 
 
 def class_rows(counts: np.ndarray, classes: list[str]) -> list[dict]:

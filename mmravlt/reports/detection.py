@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..data.summary import spread
-from ..pictures import draw_objects, short
+from ..pictures import draw_objects, outlines, short
 from .base import SAMPLES, SAMPLES_SHOWN, TABLE, Report, ReportError, draw_panels
 from .precision import Precision, draw_precision, measure
 from .tables import as_csv, number
@@ -112,9 +111,9 @@ class DetectionReport(Report):
         for row in self.truth(image):
             polygons = []
             if 'segm' in self.kinds and row.get('segmentation'):
-                polygons = _outlines(self.coco._coco_api.annToMask(row))
+                polygons = outlines(self.coco._coco_api.annToMask(row))
             i = index[row['category_id']]
-            yield i, row['bbox'], polygons, short(classes[i], 16)
+            yield i, row['bbox'], polygons, *_names(i, classes)
 
     def predicted(
         self, image: dict, classes: list[str], thresholds: np.ndarray
@@ -125,8 +124,8 @@ class DetectionReport(Report):
             label = int(image['labels'][i])
             polygons = []
             if 'masks' in image and 'segm' in self.kinds:
-                polygons = _outlines(coco_mask.decode(image['masks'][i]))
-            name = f'{short(classes[label], 16)} {image["scores"][i]:.2f}'
+                polygons = outlines(coco_mask.decode(image['masks'][i]))
+            name = ' '.join([*_names(label, classes), f'{image["scores"][i]:.2f}'])
             yield label, _corner_and_size(image['bboxes'][i]), polygons, name
 
 
@@ -148,6 +147,11 @@ def class_rows(
                 row[f'{part.kind}_{column}'] = number(values[i])
         rows.append(row)
     return rows
+
+
+def _names(index: int, classes: list[str]) -> list[str]:
+    """What to write at an object: nothing where there is only one class."""
+    return [short(classes[index], 16)] if len(classes) > 1 else []
 
 
 def _as_results(found: list[dict], ids: list[int], kind: str) -> Iterator[dict]:
@@ -173,14 +177,6 @@ def _as_results(found: list[dict], ids: list[int], kind: str) -> Iterator[dict]:
 def _corner_and_size(box: np.ndarray) -> list[float]:
     left, top, right, bottom = map(float, box)
     return [left, top, right - left, bottom - top]
-
-
-def _outlines(mask: np.ndarray) -> list[list[float]]:
-    """The polygons around a mask, H×W."""
-    found, _ = cv2.findContours(
-        np.ascontiguousarray(mask, np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    return [polygon.reshape(-1).tolist() for polygon in found if len(polygon) > 2]
 
 
 def _span(values: np.ndarray) -> str:
