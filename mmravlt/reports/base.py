@@ -136,12 +136,12 @@ def draw_panels(
     width = 13 / max(columns, 3)
     words = 0.17 * max(name.count('\n') + 1 for name, *_ in panels)
     height = width * float(np.clip(np.median(shapes), 0.4, 1.5)) + words
-    below = 0.13 * (note.count('\n') + 1) if note else 0
-    figure = new_figure(13, 0.8 + rows * height + below, title)
-    if note:
-        place = dict(x=0.005, ha='left', linespacing=1.1)
-        figure.supxlabel(plain(note), fontsize=SMALL, **place)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    above = 0.9 + rows * height
+    below = 0.1 + 0.13 * (note.count('\n') + 1) if note else 0.01
+    figure = new_figure(13, above + below, title)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[above, below])
+    bottom.text(0.005, 1, plain(note), fontsize=SMALL, verticalalignment='top')
+    grid = top.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
     for axes, (name, image, draw) in zip(grid.flat, panels, strict=False):
@@ -149,5 +149,5 @@ def draw_panels(
         axes.set_title(name, fontsize=TEXT)
         if draw:
             draw(axes)
-    add_legend(figure, used, classes)
+    add_legend(top, used, classes)
     return png(figure)
