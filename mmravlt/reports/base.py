@@ -41,10 +41,12 @@ class Report(BaseMetric):
             weights may evaluate the other ones after that.)
         rows (list[dict]): of the classes, as in the last ``per_class.csv``.
         score (str): the column by which classes are ordered for people.
+        digits (int): after the point, for people.
     """
 
     default_prefix = 'report'
     score = ''
+    digits = 1  # of percentages
 
     def __init__(self, dataset, metrics: list, bit_depth: int) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class Report(BaseMetric):
 
     def text(self) -> str:
         """:attr:`rows` for a terminal."""
-        return as_text(self.rows, self.score, TABLE)
+        return as_text(self.rows, self.score, self.digits, TABLE)
 
     @abstractmethod
     def keep(self, sample: dict, position: int) -> Any:

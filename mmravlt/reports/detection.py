@@ -22,6 +22,8 @@ SCORE = 0.3  # from which objects are drawn where no better threshold is known
 class DetectionReport(Report):
     """The report of a detector that mmdet's CocoMetric evaluates."""
 
+    digits = 3  # of numbers from 0 to 1
+
     def __init__(self, dataset, metrics: list, bit_depth: int) -> None:
         from mmdet.evaluation import CocoMetric
 

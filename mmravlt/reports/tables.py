@@ -19,12 +19,13 @@ def as_csv(rows: list[dict]) -> bytes:
     return text.getvalue().encode()
 
 
-def as_text(rows: list[dict], score: str, source: str) -> str:
+def as_text(rows: list[dict], score: str, digits: int, source: str) -> str:
     """Rows for people, those with the lowest score first.
 
     Args:
         rows (list[dict]): with the same columns; a name is in the first.
         score (str): a column; rows without it come last.
+        digits (int): after the point.
         source (str): where all rows are, where these are too many.
 
     Returns:
@@ -34,7 +35,10 @@ def as_text(rows: list[dict], score: str, source: str) -> str:
     ordered = sorted(
         rows, key=lambda row: math.inf if row[score] is None else row[score]
     )
-    cells = [columns, *([_cell(row[c]) for c in columns] for row in ordered[:SHOWN])]
+    cells = [
+        columns,
+        *([_cell(row[c], digits) for c in columns] for row in ordered[:SHOWN]),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for name, *numbers in cells:
@@ -51,9 +55,9 @@ def number(value: float, digits: int = 4) -> float | None:
     return None if math.isnan(value) else round(float(value), digits)
 
 
-def _cell(value) -> str:
+def _cell(value, digits: int) -> str:
     if isinstance(value, str):
         return value if len(value) <= 32 else value[:31] + '…'
     if value is None:
         return '-'
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+    return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
