@@ -1,5 +1,6 @@
 """Evaluations of made-up predictions, without a model."""
 
+import csv
 import logging
 from types import SimpleNamespace
 
@@ -136,3 +137,8 @@ def noisy_class(count):
         sample.set_pred_score(scores).set_pred_label(scores.argmax())
 
     return predict
+
+
+def read_rows(folder):
+    with (folder / 'per_class.csv').open(newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
