@@ -10,7 +10,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 
 from ..pictures import replace_file
-from ..reports.base import Report, ReportError
+from ..reports.base import Report, ReportError, in_words
 from ..tasks.base import Task
 from ..tasks.config import dicts, type_name
 from .results import ResultsHook
@@ -37,13 +37,13 @@ class ReportHook(Hook):
         self.task, self.results = task, results
         self.report: Report | None = None
         self.waiting: tuple[list, str] | None = None
+        self.told: set[str] = set()
         self.start, self.seconds = time.monotonic(), 0.0
 
     @property
     def text(self) -> str:
         """The classes of the last report, some lines; '' if there is none."""
-        rows = self.report.rows if self.report else []
-        return self.report.text() if rows else ''
+        return self.report.text() if self.report else ''
 
     def before_train(self, runner) -> None:
         """Measure time from here."""
@@ -101,7 +101,7 @@ class ReportHook(Hook):
             kind = self.task.report()
             self.report = kind(dataset, evaluator.metrics, (*depths, 16)[0])
         except Exception as error:  # of whatever kind; it is no reason to stop
-            self._tell(runner, 'tables and pictures', error)
+            self._tell(runner, 'tables and pictures', in_words(error))
             return
         evaluator.metrics.append(self.report)
 
@@ -116,7 +116,7 @@ class ReportHook(Hook):
         try:
             files = self.report.files(found, title)
         except Exception as error:
-            self._tell(runner, 'tables and pictures', error)
+            self._tell(runner, 'tables and pictures', in_words(error))
             files = {}
         for name, make in files.items():
             path = Path(runner.work_dir, name)
@@ -124,21 +124,19 @@ class ReportHook(Hook):
                 content = make()
             except Exception as error:  # also OSError: of an image
                 path.unlink(missing_ok=True)
-                failed.setdefault(_shown(error), []).append(name)
+                failed.setdefault(in_words(error), []).append(name)
             else:
                 replace_file(path, content)
         for reason, names in failed.items():
             self._tell(runner, ', '.join(names), reason)
         self.seconds += time.monotonic() - start
 
-    def _tell(self, runner, what: str, reason: Exception | str) -> None:
-        runner.logger.warning(f'Without {what} of the evaluation: {_shown(reason)}')
-
-
-def _shown(error: Exception | str) -> str:
-    if isinstance(error, (str, ReportError)):
-        return str(error)
-    return f'{type(error).__name__}: {error}'.split('\n')[0]
+    def _tell(self, runner, what: str, reason: str) -> None:
+        """Warn once of what will be missing."""
+        text = f'Without {what} of the evaluation: {reason}'
+        if text not in self.told:
+            self.told.add(text)
+            runner.logger.warning(text)
 
 
 def _words(metrics: dict | None, score: str) -> str:

@@ -24,6 +24,12 @@ class ReportError(Exception):
     """There is nothing to report; the message says why."""
 
 
+def in_words(error: Exception) -> str:
+    """An error in one line."""
+    kind = '' if isinstance(error, ReportError) else f'{type(error).__name__}: '
+    return kind + str(error).split('\n')[0]
+
+
 class Report(BaseMetric):
     """Keeps what an evaluation finds in each image, and makes files of it.
 
@@ -61,7 +67,7 @@ class Report(BaseMetric):
             try:
                 kept = self.keep(sample, i - len(data_samples))
             except Exception as error:  # of whatever kind; the evaluation goes on
-                kept = ReportError(f'{type(error).__name__}: {error}')
+                kept = ReportError(in_words(error))
             self.results.append(kept)
 
     def compute_metrics(self, results: list) -> dict:

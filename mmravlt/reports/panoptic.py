@@ -38,7 +38,9 @@ class PanopticReport(Report):
         for segment in info['segments_info']:
             true_labels[truth == segment['id']] = segment['category']
         labels = guess % INSTANCE_OFFSET
-        labels = np.where(labels < len(self.classes), labels, IGNORED)
+        # mmdet's metric has made 0 of what is no segment
+        known = (guess > 0) & (labels < len(self.classes))
+        labels = np.where(known, labels, IGNORED)
         return Maps(path, true_labels, labels, (_edges(truth), _edges(guess)))
 
     def make(

@@ -31,7 +31,9 @@ def as_text(rows: list[dict], score: str, digits: int, source: str) -> str:
     Returns:
         str: aligned lines.
     """
-    columns = list(rows[0]) if rows else []
+    if not rows:
+        return ''
+    columns = list(rows[0])
     ordered = sorted(
         rows, key=lambda row: math.inf if row[score] is None else row[score]
     )

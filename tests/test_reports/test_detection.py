@@ -7,7 +7,7 @@ from mmengine.structures import InstanceData
 
 from mmravlt.reports.precision import _best
 
-from .evaluations import noisy_objects, read_rows, test_and_report
+from .evaluations import noisy_objects, read_rows, run_test
 
 
 def nothing(sample, rng):
@@ -24,7 +24,7 @@ def mean(rows, column):
 
 @pytest.mark.parametrize('kind', ['boxes', 'masks'])
 def test_classes_have_the_ap_whose_mean_is_logged(kind, config_of, tmp_path):
-    scores, hook = test_and_report(config_of(kind), noisy_objects, tmp_path)
+    scores, hook = run_test(config_of(kind), noisy_objects, tmp_path)
     rows = read_rows(tmp_path)
     assert 0.1 < scores['coco/bbox_mAP'] < 1
     for part, logged in (('box', 'bbox'), ('mask', 'segm'))[: 1 + (kind == 'masks')]:
@@ -39,7 +39,7 @@ def test_classes_have_the_ap_whose_mean_is_logged(kind, config_of, tmp_path):
 
 
 def test_a_class_without_objects_has_no_scores(config_of, tmp_path):
-    _, hook = test_and_report(config_of('boxes'), noisy_objects, tmp_path)
+    _, hook = run_test(config_of('boxes'), noisy_objects, tmp_path)
     rows = {row['class']: row for row in read_rows(tmp_path)}
     assert list(rows) == ['circle', 'rectangle', 'triangle', 'star']
     assert rows['triangle'].pop('class')
@@ -50,7 +50,7 @@ def test_a_class_without_objects_has_no_scores(config_of, tmp_path):
 
 def test_crowds_are_neither_counted_nor_drawn(config_of, tmp_path, figures, shapes):
     cfg = config_of('masks')
-    _, hook = test_and_report(cfg, noisy_objects, tmp_path)
+    _, hook = run_test(cfg, noisy_objects, tmp_path)
     truth = hook.report.coco._coco_api.dataset['annotations']
     rows = read_rows(tmp_path)
     assert sum(int(row['objects']) for row in rows) == len(truth) - 1
@@ -60,7 +60,7 @@ def test_crowds_are_neither_counted_nor_drawn(config_of, tmp_path, figures, shap
 
 
 def test_a_detector_that_finds_nothing_has_ap_0(config_of, tmp_path):
-    test_and_report(config_of('boxes'), nothing, tmp_path)
+    run_test(config_of('boxes'), nothing, tmp_path)
     rows = read_rows(tmp_path)
     assert {row['box_AP'] for row in rows} == {'0.0', ''}
     assert {row['box_precision'] for row in rows} == {''}
@@ -108,7 +108,7 @@ def test_what_matches_ignored_objects_does_not_count():
 
 
 def test_curves_are_told_apart_without_their_colours(config_of, tmp_path, figures):
-    test_and_report(config_of('masks'), noisy_objects, tmp_path)
+    run_test(config_of('masks'), noisy_objects, tmp_path)
     panels = figures[0].axes
     assert [axes.get_title() for axes in panels] == ['boxes', 'masks']
     for axes in panels:
