@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from ..pictures import replace_file
 from ..reports.base import Report, ReportError, in_words
 from ..tasks.base import Task
-from ..tasks.config import dicts, type_name
+from ..tasks.config import bit_depth_of
 from .results import ResultsHook
 
 SHARE = 0.05  # of the time of a training that may go into its reports
@@ -93,13 +93,9 @@ class ReportHook(Hook):
         try:
             if type(evaluator) is not Evaluator:  # such as one of several datasets
                 raise ReportError(f'the evaluator is a {type(evaluator).__name__}')
-            depths = [
-                step['bit_depth']
-                for step in dicts(runner.cfg.to_dict())
-                if type_name(step) == 'ScaleBitDepth'
-            ]
             kind = self.task.report()
-            self.report = kind(dataset, evaluator.metrics, (*depths, 16)[0])
+            bit_depth = bit_depth_of(runner.cfg) or 16
+            self.report = kind(dataset, evaluator.metrics, bit_depth)
         except Exception as error:  # of whatever kind; it is no reason to stop
             self._tell(runner, 'tables and pictures', in_words(error))
             return

@@ -109,7 +109,9 @@ def _image(sample: dict, cfg: Config) -> tuple[np.ndarray, str]:
 
 def _pad(pixels: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
     """Pad to the right and below up to a height and width."""
-    more = [(0, max(want - have, 0)) for want, have in zip(size, pixels.shape[:2])]  # noqa: B905
+    more = [
+        (0, max(want - have, 0)) for want, have in zip(size, pixels.shape, strict=False)
+    ]
     more += [(0, 0)] * (pixels.ndim - 2)
     return np.pad(pixels, more, constant_values=value)
 

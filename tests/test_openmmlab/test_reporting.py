@@ -43,7 +43,7 @@ def runner(tmp_path):
     loader = SimpleNamespace(dataset=DATASET)
     evaluator = Evaluator([])
     return SimpleNamespace(
-        cfg=SimpleNamespace(to_dict=dict),
+        cfg={},
         work_dir=str(tmp_path),
         logger=logging.getLogger('reporting'),
         iter=0,
