@@ -10,6 +10,8 @@ from mmravlt.openmmlab import reporting
 from mmravlt.openmmlab.reporting import ReportHook
 from mmravlt.reports.base import Report
 
+from ..processes import ROOT, run_python
+
 DATASET = SimpleNamespace(metainfo=dict(classes=('ant', 'bee')))
 
 
@@ -209,3 +211,37 @@ def test_an_evaluation_of_another_kind_goes_on_without(
     assert hook.text == ''
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [f'Without tables and pictures of the evaluation: {reason}']
+
+
+TWO_PROCESSES = """
+import logging, sys
+from types import SimpleNamespace
+from torch.distributed import get_rank, init_process_group
+from mmengine.evaluator import Evaluator
+from tests.test_openmmlab.test_reporting import DATASET, hook_for
+
+init_process_group('gloo')
+evaluator = Evaluator([])
+loader = SimpleNamespace(dataset=DATASET)
+runner = SimpleNamespace(
+    cfg={}, work_dir=sys.argv[1], logger=logging.getLogger('reporting'),
+    test_evaluator=evaluator, test_dataloader=loader)
+hook = hook_for()
+hook.before_test(runner)
+# as a sampler deals three images out to two processes: the first comes twice
+for word in (['one', 'three'], ['two', 'one'])[get_rank()]:
+    evaluator.process([dict(word=word)])
+evaluator.evaluate(3)
+hook.after_test_epoch(runner, {})
+"""
+
+
+def test_two_processes_report_each_image_once(tmp_path):
+    script = tmp_path / 'two.py'
+    script.write_text(TWO_PROCESSES)
+    work = tmp_path / 'work'
+    work.mkdir()
+    launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    paths = dict(PYTHONPATH=str(ROOT))
+    run_python(*launch, script, work, env=paths, cwd=ROOT)
+    assert text(work) == 'one two three'
