@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 
-from ..pictures import SMALL, TEXT, new_figure, plain, png, short
+from ..pictures import SMALL, TEXT, new_figure, png, short
 
 CONFUSION = 'confusion.png'
 CLASSES_SHOWN = 25
@@ -36,7 +37,8 @@ def draw_confusion(counts: np.ndarray, classes: list[str], title: str) -> bytes:
     side = max(5.5, 3 + 0.42 * len(shown))
     figure = new_figure(side + 1.2, side, title)
     axes = figure.subplots()
-    drawn = axes.imshow(cells, cmap='cividis', vmin=0, vmax=100)
+    scale = PowerNorm(0.5, vmin=0, vmax=100)  # or a few percent would look like none
+    drawn = axes.imshow(cells, cmap='cividis', norm=scale)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
     bar.set_label('% of the true class', fontsize=TEXT)
     bar.ax.tick_params(labelsize=TEXT)
@@ -45,12 +47,12 @@ def draw_confusion(counts: np.ndarray, classes: list[str], title: str) -> bytes:
     axes.set_yticks(range(len(shown)), names, fontsize=TEXT)
     for label in axes.get_xticklabels():
         label.set_rotation_mode('anchor')
-    axes.set_xlabel(plain('prediction'))
-    axes.set_ylabel(plain('truth'))
+    axes.set_xlabel('prediction')
+    axes.set_ylabel('truth')
     if len(shown) <= NUMBERED:
         for (y, x), value in np.ndenumerate(cells):
             if np.isfinite(value):
-                ink = 'black' if value > 55 else 'white'
+                ink = 'black' if scale(value) > 0.55 else 'white'
                 words = f'{value:.0f}' if value >= 0.5 or not value else '<1'
                 place = dict(ha='center', va='center', fontsize=TEXT, color=ink)
                 axes.text(x, y, words, **place)

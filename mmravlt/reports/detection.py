@@ -32,6 +32,8 @@ class DetectionReport(Report):
         if self.coco is None:
             raise ReportError('the evaluator is no CocoMetric')
         self.kinds = [kind for kind in self.coco.metrics if kind in ('bbox', 'segm')]
+        if not self.kinds:
+            raise ReportError('the evaluator measures neither boxes nor masks')
         self.score = 'mask_AP' if 'segm' in self.kinds else 'box_AP'
 
     def keep(self, sample: dict, position: int) -> dict:

@@ -218,6 +218,7 @@ import logging, sys
 from types import SimpleNamespace
 from torch.distributed import get_rank, init_process_group
 from mmengine.evaluator import Evaluator
+from mmravlt.openmmlab.device import leave_gloo
 from tests.test_openmmlab.test_reporting import DATASET, hook_for
 
 init_process_group('gloo')
@@ -233,9 +234,11 @@ for word in (['one', 'three'], ['two', 'one'])[get_rank()]:
     evaluator.process([dict(word=word)])
 evaluator.evaluate(3)
 hook.after_test_epoch(runner, {})
+leave_gloo()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_report_each_image_once(tmp_path):
     script = tmp_path / 'two.py'
     script.write_text(TWO_PROCESSES)
