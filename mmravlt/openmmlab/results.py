@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import time
 from numbers import Real
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from ..data.pictures import COLOURS
+from ..pictures import COLOURS, STYLES, TEXT, new_figure, plain, png, replace_file
+from ..reports.tables import as_csv
 
 TABLE, CURVES = 'results.csv', 'curves.png'
 
@@ -60,8 +59,8 @@ class ResultsHook(Hook):
         scores = {k: v for k, v in (metrics or {}).items() if isinstance(v, Real)}
         self.rows.append({**row, **scores})
         folder = Path(runner.work_dir)
-        write_table(self.rows, folder / TABLE)
-        draw_curves(self.rows, self.score, folder / CURVES)
+        replace_file(folder / TABLE, as_csv(self.rows))
+        replace_file(folder / CURVES, draw_curves(self.rows, self.score))
 
     @property
     def best(self) -> dict | None:
@@ -89,24 +88,15 @@ def _losses(runner, steps: int) -> dict[str, float]:
     }
 
 
-def write_table(rows: list[dict], path: Path) -> None:
-    """Write rows, which need not have the same columns, as CSV."""
-    columns = dict.fromkeys(key for row in rows for key in row)
-    partial = path.with_suffix('.partial')
-    with partial.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
-
-
-def draw_curves(rows: list[dict], score: str, path: Path) -> None:
+def draw_curves(rows: list[dict], score: str) -> bytes:
     """Draw losses, scores and the learning rate over the iterations.
 
     Args:
         rows (list[dict]): of the table.
         score (str): the one to judge by, which is drawn thickest.
-        path (Path): of a PNG file.
+
+    Returns:
+        bytes: of a PNG file.
     """
     names = list(dict.fromkeys(key for row in rows for key in row))
     losses = [name for name in names if 'loss' in name]
@@ -114,11 +104,11 @@ def draw_curves(rows: list[dict], score: str, path: Path) -> None:
     scores = [n for n in names if n != score and n.rpartition('/')[0] == group]
     known = ('epoch', 'iteration', 'learning_rate', 'minutes', *losses)
     scores = [score, *(name for name in scores if name not in known)]
-    figure = Figure(figsize=(13, 4), dpi=100, layout='constrained')
+    figure = new_figure(13, 4)
     panels = figure.subplots(1, 3)
     shown = (('loss', losses), ('score', scores), ('learning rate', ['learning_rate']))
     for panel, (title, lines) in zip(panels, shown, strict=True):
-        for line, colour in zip(lines, COLOURS * len(lines), strict=False):
+        for i, line in enumerate(lines):
             # COCO's scores are -1 where there are no objects of a kind
             points = [(r['iteration'], r[line]) for r in rows if r.get(line, -1) >= 0]
             if not points:
@@ -127,13 +117,14 @@ def draw_curves(rows: list[dict], score: str, path: Path) -> None:
                 *zip(*points, strict=True),
                 marker='o',
                 markersize=4,
-                color=colour,
+                color=COLOURS[i % len(COLOURS)],
+                linestyle=STYLES[i % len(STYLES)],
                 linewidth=3 if line in (score, 'loss') else 1.5,
-                label=line.rpartition('/')[2],
+                label=plain(line.rpartition('/')[2]),
             )
         panel.set_title(title)
         panel.set_xlabel('iteration')
         panel.grid(alpha=0.3)
         if len(lines) > 1:
-            panel.legend(fontsize=8)
-    figure.savefig(path)
+            panel.legend(fontsize=TEXT)
+    return png(figure)

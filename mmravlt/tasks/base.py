@@ -59,6 +59,8 @@ class Task:
             hook draw what a test predicts into a folder.
         dump_metric (Callable): gives the metric class that writes what a test
             predicts to a file.
+        report (Callable): gives the class, of :mod:`mmravlt.reports`, that makes tables
+            and pictures of an evaluation.
         score (Callable): ``(cfg)`` gives the name of the score by which a training is
             judged, as the library logs it; higher is better.
         image_size (tuple[int, int]): height and width at which models are counted
@@ -81,6 +83,7 @@ class Task:
     predict: Callable[[Any, Path, float], Prediction]
     draw_tests: Callable[[Config, str], None]
     dump_metric: Callable[[], type]
+    report: Callable[[], type]
     score: Callable[[Config], str]
     image_size: tuple[int, int]
     heads: Mapping[str, Callable]

@@ -136,6 +136,13 @@ def dump_metric() -> type:
     return DumpResults
 
 
+def report() -> type:
+    """What collects tables and pictures of an evaluation."""
+    from ..reports.classification import ClassificationReport
+
+    return ClassificationReport
+
+
 def run_head(meter, features: tuple[Tensor, ...]) -> None:
     """The head of a classifier."""
     if meter.model.with_head:
@@ -159,6 +166,7 @@ CLASSIFICATION = Task(
     predict=predict,
     draw_tests=draw_tests,
     dump_metric=dump_metric,
+    report=report,
     score=lambda cfg: 'accuracy/top1',
     image_size=(224, 224),
     heads=dict(ImageClassifier=run_head),

@@ -96,6 +96,13 @@ def score(cfg: Config) -> str:
     return 'coco/segm_mAP' if has_masks else 'coco/bbox_mAP'
 
 
+def report() -> type:
+    """What collects tables and pictures of an evaluation."""
+    from ..reports.detection import DetectionReport
+
+    return DetectionReport
+
+
 def run_single_stage(meter, features: tuple[Tensor, ...]) -> None:
     """The one head of a single-stage detector."""
     meter.run('bbox_head', features)
@@ -168,6 +175,7 @@ DETECTION = Task(
     predict=predict,
     draw_tests=draw_tests,
     dump_metric=dump_metric,
+    report=report,
     score=score,
     image_size=(800, 1280),
     heads=dict(

@@ -78,6 +78,13 @@ def predict(inferencer, image: Path, score_thr: float) -> Prediction:
     return Prediction(dict(segments=segments), drawing, id2rgb(ids))
 
 
+def report() -> type:
+    """What collects tables and pictures of an evaluation."""
+    from ..reports.panoptic import PanopticReport
+
+    return PanopticReport
+
+
 def run_heads(meter, features: tuple[Tensor, ...]) -> None:
     """The heads of a detector, and the one for stuff; fusing costs no multiply-adds."""
     run_two_stage(meter, features)
@@ -107,6 +114,7 @@ PANOPTIC = Task(
     predict=predict,
     draw_tests=DETECTION.draw_tests,
     dump_metric=DETECTION.dump_metric,
+    report=report,
     score=lambda cfg: 'coco_panoptic/PQ',
     image_size=DETECTION.image_size,
     heads=dict(TwoStagePanopticSegmentor=run_heads),

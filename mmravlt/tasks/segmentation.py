@@ -162,6 +162,13 @@ def dump_metric() -> type:
     return DumpSegResults
 
 
+def report() -> type:
+    """What collects tables and pictures of an evaluation."""
+    from ..reports.segmentation import SegmentationReport
+
+    return SegmentationReport
+
+
 def run_heads(meter, features: tuple[Tensor, ...]) -> None:
     """The decode head of a segmentor; an auxiliary one runs in training only."""
     meter.run('decode_head', features)
@@ -191,6 +198,7 @@ SEGMENTATION = Task(
     predict=predict,
     draw_tests=draw_tests,
     dump_metric=dump_metric,
+    report=report,
     score=lambda cfg: 'mIoU',
     image_size=(512, 2048),
     heads=dict(EncoderDecoder=run_heads),

@@ -1,0 +1,1 @@
+"""What an evaluation found, in tables and pictures; a file per task."""
