@@ -79,14 +79,18 @@ def test_training_shows_a_screen_losses_and_scores_and_logs_the_rest(trained):
     epochs = 3 if library == 'mmdet' else 2
     lines = output.splitlines()
     known = (
-        *('--data: ', 'training: ', 'model: ', 'device: ', ' ' * 6, 'step: ', 'rate: '),
+        *('--data: ', 'training: ', 'model: ', 'device: ', 'step: ', 'rate: '),
         *('schedule: ', 'evaluation: ', 'weights: ', 'results: ', 'log: ', 'epoch '),
+        *('classes:', '  ', 'report: '),
         *('best ', 'last checkpoint: ', 'scores: ', 'next: '),
     )
     assert [line for line in lines if not line.startswith(known)] == []
     kind = dict(mmdet='MaskRCNN', mmseg='EncoderDecoder', mmpretrain='ImageClassifier')
     assert f'model:       {kind[library]} on RAVLT, 0.0' in output
     assert f'schedule:    {epochs} epochs of 2 steps' in output
+    for name in ('per_class.csv', 'samples.png'):
+        assert f'report: work/{name}' in lines
+        assert (folder / 'work' / name).is_file()
     records = scalars(folder / 'work')
     losses = [line for line in lines if ' step ' in line and ' left  loss: ' in line]
     for line, record in zip(losses, [r for r in records if 'loss' in r], strict=True):

@@ -32,6 +32,13 @@ def parse_train() -> argparse.Namespace:
         help='scale the learning rate with the batch size over all GPUs',
     )
     parser.add_argument(
+        '--preview',
+        type=_at_least(1),
+        metavar='N',
+        help='draw N images as the training would get them, with their annotations, '
+        'into preview.png in --work-dir, and end',
+    )
+    parser.add_argument(
         '--dry-run',
         action='store_true',
         help='build everything, run one step of training and one of evaluation, say '

@@ -22,6 +22,7 @@ from ..command_line import (
 )
 from ..openmmlab.console import ConsoleHook
 from ..openmmlab.device import adapt_to_device, leave_gloo
+from ..openmmlab.reporting import reports_of
 from ..openmmlab.weight_remapping import needs_all_weights
 from ..tasks.config import bit_depth_of
 from .console import Console, say
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace, console: Console | None) -> None:
     if args.optimize:
         notes.append('The backbone is optimised for inference.')
     say(*downloads(cfg))
-    hooks: list[Hook] = [CompareClasses(), CompareBitDepth()]
+    reports = reports_of(cfg)
+    hooks: list[Hook] = [CompareClasses(), CompareBitDepth(), *reports]
     if args.optimize:
         hooks.append(Optimize())
     if console:
@@ -69,6 +71,8 @@ def run(args: argparse.Namespace, console: Console | None) -> None:
                 dump_metric = tasks.of(cfg).dump_metric()
             runner.test_evaluator.metrics.append(dump_metric(out_file_path=args.out))
         runner.test()
+    for report in reports:
+        say(*report.lines)
     places = {'predictions': args.out, 'drawings': args.show_dir}
     say(*(f'{name}: {place}' for name, place in places.items() if place))
     leave_gloo()

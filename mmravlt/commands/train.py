@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from .. import tasks
 from ..command_line import (
@@ -18,11 +19,14 @@ from ..command_line import (
 from ..data import Prepared
 from ..openmmlab.console import ConsoleHook
 from ..openmmlab.device import adapt_to_device, leave_gloo
+from ..openmmlab.reporting import reports_of
 from ..openmmlab.results import CURVES, TABLE, ResultsHook
+from ..reports.base import ReportError
+from ..reports.preview import draw_preview
 from ..resuming import check_resumable, newest_checkpoint
 from ..schedules import doubts
 from ..training import OptionError, training_options, use_image_size, use_options
-from .console import Console, say
+from .console import Console, is_first, say
 from .dry_run import dry_run
 from .screen import downloads, training_screen
 
@@ -49,12 +53,16 @@ def run(args: argparse.Namespace, console: Console | None) -> None:
         return training_screen(runner, cfg, score, notes)
 
     with exit_on_missing_files():
+        if args.preview:
+            say(*preview(cfg, args.preview))
+            return
         if args.dry_run:
             say(*dry_run(cfg, checkpoint, screen))
             leave_gloo()
             return
         results = ResultsHook(score)
-        hooks = [results]
+        reports = reports_of(cfg, results)
+        hooks: list[Hook] = [results, *reports]
         if console:
             hooks.append(ConsoleHook(console, screen, results))
         else:
@@ -65,6 +73,8 @@ def run(args: argparse.Namespace, console: Console | None) -> None:
         if checkpoint:
             check_resumable(checkpoint, cfg, runner.model)
         runner.train()
+    for report in reports:
+        say(*report.lines)
     say(*closing(Path(cfg.work_dir), Path(args.config), results))
     leave_gloo()
 
@@ -111,6 +121,16 @@ def score_of(cfg: Config) -> str:
         return tasks.of(cfg).score(cfg)
     except tasks.TaskError:
         return ''
+
+
+def preview(cfg: Config, count: int) -> list[str]:
+    """Draw images of the training, and say where."""
+    path = Path(cfg.work_dir) / 'preview.png'
+    if is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with exit_on(ReportError):
+            draw_preview(cfg, count, path)
+    return [f'preview: {path}']
 
 
 def closing(work_dir: Path, config: Path, results: ResultsHook) -> list[str]:

@@ -6,9 +6,11 @@ import time
 from numbers import Real
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 
+from .. import tasks
 from ..pictures import replace_file
 from ..reports.base import Report, ReportError, in_words
 from ..tasks.base import Task
@@ -16,6 +18,14 @@ from ..tasks.config import bit_depth_of
 from .results import ResultsHook
 
 SHARE = 0.05  # of the time of a training that may go into its reports
+
+
+def reports_of(cfg: Config, results: ResultsHook | None = None) -> list[ReportHook]:
+    """The hook for a config; none if its library is not known here."""
+    try:
+        return [ReportHook(tasks.of(cfg), results)]
+    except tasks.TaskError:
+        return []
 
 
 class ReportHook(Hook):
@@ -29,6 +39,9 @@ class ReportHook(Hook):
         task (Task): of the config.
         results (ResultsHook | None): which knows the best evaluation of a training; it
             is to be registered first.
+
+    Attributes:
+        paths (list[Path]): the files of the last report.
     """
 
     priority = 'VERY_LOW'  # the row of the evaluation is there
@@ -38,12 +51,16 @@ class ReportHook(Hook):
         self.report: Report | None = None
         self.waiting: tuple[list, str] | None = None
         self.told: set[str] = set()
+        self.paths: list[Path] = []
         self.start, self.seconds = time.monotonic(), 0.0
 
     @property
-    def text(self) -> str:
-        """The classes of the last report, some lines; '' if there is none."""
-        return self.report.text() if self.report else ''
+    def lines(self) -> list[str]:
+        """The classes and files of the last report for people; none without one."""
+        text = self.report.text() if self.report else ''
+        shown = ['classes:', *(f'  {line}' for line in text.splitlines())]
+        files = [f'report: {path}' for path in self.paths]
+        return [*(shown if text else []), *files]
 
     def before_train(self, runner) -> None:
         """Measure time from here."""
@@ -106,7 +123,7 @@ class ReportHook(Hook):
         if not self.waiting:
             return
         found, title = self.waiting
-        self.waiting = None
+        self.waiting, self.paths = None, []
         start = time.monotonic()
         failed: dict[str, list[str]] = {}
         try:
@@ -123,6 +140,8 @@ class ReportHook(Hook):
                 failed.setdefault(in_words(error), []).append(name)
             else:
                 replace_file(path, content)
+                # as people gave it; the runner made an absolute one of it
+                self.paths.append(Path(runner.cfg.get('work_dir', ''), name))
         for reason, names in failed.items():
             self._tell(runner, ', '.join(names), reason)
         self.seconds += time.monotonic() - start

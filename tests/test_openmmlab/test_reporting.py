@@ -91,7 +91,8 @@ def test_files_are_those_of_the_best_evaluation(runner, tmp_path, no_limit):
     hook.after_train(runner)
     assert text(tmp_path) == 'two'
     assert text(tmp_path, 'title.txt') == 'validation at iteration 20, score 0.5'
-    assert hook.text.splitlines()[1].split() == ['two', '1.0']
+    assert hook.lines[2].split() == ['two', '1.0']
+    assert sorted(hook.lines[3:]) == ['report: title.txt', 'report: words.txt']
     assert len(runner.val_evaluator.metrics) == 1
     assert {path.name for path in tmp_path.iterdir()} == {'words.txt', 'title.txt'}
 
@@ -208,7 +209,7 @@ def test_an_evaluation_of_another_kind_goes_on_without(
         hook.after_val_epoch(runner, {})
     hook.after_train(runner)
     assert list(tmp_path.iterdir()) == []
-    assert hook.text == ''
+    assert hook.lines == []
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [f'Without tables and pictures of the evaluation: {reason}']
 
