@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,15 +12,14 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, MODELS, DefaultScope
 from panopticapi.utils import rgb2id
 
-import mmravlt
 from demo.shapes import CLASSES, write_shapes
 from mmravlt import config_path, tasks
 from mmravlt.openmmlab.device import adapt_to_device
 from mmravlt.tasks import DataError, use_custom_data
 
+from ..processes import run_tool
 from ..tiny import PANOPTIC, STUFF, write_panoptic_shapes
 
-TOOLS = Path(mmravlt.__file__).parents[1] / 'tools'
 TRAIN, VAL = (f'annotations/panoptic_{split}.json' for split in ('train', 'val'))
 MASK2FORMER = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco{}.py'
 
@@ -367,34 +364,18 @@ def test_the_sample_has_a_loss_of_every_head(shapes):
     assert total.isfinite()
 
 
-# In one process: most of the time of a tool goes to starting Python.
-RUN = """
-import runpy, sys
-for words in sys.argv[1:]:
-    sys.argv = words.split()
-    sys.argv[0] = {tools!r} + '/' + sys.argv[0]
-    runpy.run_path(sys.argv[0], run_name='__main__')
-"""
-
-
 @pytest.mark.slow
 def test_training_test_and_prediction_work_with_own_data(tmp_path):
     write_panoptic_shapes(tmp_path / 'data')
     (tmp_path / 'config.py').write_text(PANOPTIC)
-    commands = [
+    for words in (
         'train.py config.py --data data --work-dir work --cfg-options '
         'train_cfg.max_epochs=1',
         'test.py config.py work/epoch_1.pth --data data --work-dir tested '
         '--show-dir drawn --out predictions.pkl',
         'inference.py work/config.py work/epoch_1.pth data/val --out-dir out',
-    ]
-    done = subprocess.run(
-        [sys.executable, '-c', RUN.format(tools=str(TOOLS)), *commands],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    ):
+        run_tool(*words.split(), cwd=tmp_path)
     (scalars,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in scalars.read_text().splitlines()]
     assert all(np.isfinite(r['loss_seg']) for r in records if 'loss' in r)
