@@ -286,6 +286,8 @@ def test_where_weights_come_from_is_told(tmp_path, monkeypatch):
     url = 'https://nowhere/RAVLT_T.pth'
     init = dict(type='Pretrained', checkpoint=url)
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=init))))
+    assert downloads(cfg) == []  # of a test
+    cfg.train_cfg = dict(max_epochs=12)
     assert weights_words(None, cfg) == f'{url}; the rest is random'
     assert downloads(cfg) == [f'downloading {url}']
     (tmp_path / 'checkpoints').mkdir()

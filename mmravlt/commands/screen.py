@@ -197,7 +197,8 @@ def initial_weights(cfg: Config) -> list[str]:
 def downloads(cfg: Config) -> list[str]:
     """What is downloaded before the run, a line each."""
     needed = [cfg.load_from] if cfg.get('load_from') else []
-    needed += initial_weights(cfg)
+    if cfg.get('train_cfg'):  # a test does not start from them
+        needed += initial_weights(cfg)
     return [
         f'downloading {url}'
         for url in needed

@@ -47,7 +47,6 @@ def run(args: argparse.Namespace, console: Console | None) -> None:
     notes: list[str] = []
     adapt_to_device(cfg, notes.append)
     score = score_of(cfg)
-    say(*downloads(cfg))
 
     def screen(runner) -> list[str]:
         return training_screen(runner, cfg, score, notes)
@@ -56,6 +55,7 @@ def run(args: argparse.Namespace, console: Console | None) -> None:
         if args.preview:
             say(*preview(cfg, args.preview))
             return
+        say(*downloads(cfg))
         if args.dry_run:
             say(*dry_run(cfg, checkpoint, screen))
             leave_gloo()

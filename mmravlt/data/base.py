@@ -66,4 +66,6 @@ class Prepared:
             + (f' with {split["objects"]} objects' if 'objects' in split else '')
             for name, split in sorted(self.splits.items())
         )
-        return f'{self.layout}, {len(self.classes)} classes; {"; ".join(splits)}'
+        count = len(self.classes)
+        classes = f'{count} {"class" if count == 1 else "classes"}'
+        return f'{self.layout}, {classes}; {"; ".join(splits)}'

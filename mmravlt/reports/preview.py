@@ -22,6 +22,7 @@ from ..tasks.config import dicts, type_name
 from .base import ReportError, draw_panels
 
 GREY = 127  # of padding, which the model gets as the mean of all images
+HIDDEN = ('type', '_scope_')  # of a step
 WORDS = 70  # characters of a step of a pipeline
 
 
@@ -187,7 +188,8 @@ def _steps(settings: dict) -> list[dict]:
 
 def _words(step: dict) -> str:
     """A step in a few words."""
-    options = ', '.join(f'{k}={_value(v)}' for k, v in step.items() if k != 'type')
+    kept = {k: v for k, v in step.items() if k not in HIDDEN and v is not None}
+    options = ', '.join(f'{k}={_value(v)}' for k, v in kept.items())
     if len(options) > WORDS:
         options = options[: WORDS - 1] + '…'
     return type_name(step) + (f'({options})' if options else '')
