@@ -162,7 +162,7 @@ _READING = dict(
 
 def bit_depth_of(cfg: Config) -> int | None:
     """Of the images that a config evaluates on, as :func:`keep_all_bits` set it."""
-    for step in dicts([cfg.get('test_dataloader'), cfg.get('val_dataloader')]):
+    for step in dicts(cfg.get('test_dataloader') or cfg.get('val_dataloader')):
         if type_name(step) == 'ScaleBitDepth':
             return step['bit_depth']
     return None
