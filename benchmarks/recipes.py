@@ -109,6 +109,8 @@ def read(root: str, setting: Setting, options: dict) -> tuple[Config, Prepared]:
     cfg.custom_hooks = []  # averaged weights
     cfg.optim_wrapper.type = 'OptimWrapper'  # float32 on all devices
     cfg.optim_wrapper.pop('loss_scale', None)
+    # Each image once before any comes again; MMEngine waits 2 s where a loader ends.
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
     if setting.batch:
         cfg.train_dataloader.batch_size = setting.batch
     batch = cfg.train_dataloader.batch_size
@@ -129,11 +131,8 @@ def _shorten_classification(cfg: Config) -> None:
     cfg.model.train_cfg = None  # Mixup and CutMix
     cfg.model.neck = dict(type='GlobalAveragePooling')
     cfg.model.data_preprocessor = cfg.data_preprocessor
-    loader = cfg.train_dataloader
-    loader.sampler = dict(type='DefaultSampler', shuffle=True)  # each image once
-    loader.dataset.pipeline = [
-        step for step in loader.dataset.pipeline if type_name(step) not in LONG_ONLY
-    ]
+    dataset = cfg.train_dataloader.dataset
+    dataset.pipeline = [s for s in dataset.pipeline if type_name(s) not in LONG_ONLY]
 
 
 def schedule(steps: int) -> list[dict]:
