@@ -9,7 +9,6 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.progress import Progress
 
-from mmravlt import tasks
 from mmravlt.analysis.flops import markdown_table
 from mmravlt.command_line import add_data_options, data_options
 from mmravlt.data.check import tasks_of
@@ -25,17 +24,12 @@ from .command import (
     use_device,
 )
 from .errors import BenchmarkError
-from .recipes import RECIPES, Setting, build, read, train
+from .recipes import RECIPES, Setting, build, default_size, read, train
 from .results import Row, file_of, write_csv
 
 DEFAULT = ['ravlt_t', 'swin_t', 'resnet_50']
 EPOCHS = 12
-SIZES = dict(
-    detection=tasks.DETECTION,
-    instance=tasks.DETECTION,
-    segmentation=tasks.SEGMENTATION,
-    classification=tasks.CLASSIFICATION,
-)
+LEAST_SIZE = 32  # of which the last map has one pixel
 
 
 def find_task(folder: str) -> str:
@@ -202,27 +196,33 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     add_out(command)
 
 
-def check_rates(rates: list[float]) -> None:
-    """Make sure that rates can be trained with and stand once.
+def check(args: argparse.Namespace) -> None:
+    """Make sure that all numbers can be trained with.
 
     Raises:
-        BenchmarkError: if not.
+        BenchmarkError: if one cannot.
     """
-    for lr in rates:
+    for lr in args.lr or ():
         if not 0 < lr < 1:
             raise BenchmarkError(f'--lr is {lr:g}; give a rate between 0 and 1.')
-    if len(set(rates)) < len(rates):
-        given = ' '.join(f'{lr:g}' for lr in rates)
+    if args.lr and len(set(args.lr)) < len(args.lr):
+        given = ' '.join(f'{lr:g}' for lr in args.lr)
         raise BenchmarkError(f'a rate stands twice in --lr {given}; give it once.')
+    if args.image_size and args.image_size < LEAST_SIZE:
+        raise BenchmarkError(
+            f'--image-size is {args.image_size}; give at least {LEAST_SIZE} pixels.'
+        )
+    if args.workers is not None and args.workers < 0:
+        raise BenchmarkError(f'--workers is {args.workers}; give 0 or more.')
 
 
 def run_finetune(args: argparse.Namespace) -> None:
     use_device(args)
     models.check_names(args.models, 'train')
     weights = read_weights(args.weights, args.models)
-    check_rates(args.lr or [])
+    check(args)
     task = args.task or find_task(args.data)
-    size = args.image_size or min(SIZES[task].image_size)
+    size = args.image_size or default_size(task)
     workers = args.workers
     if workers is None:
         workers = 4 if args.device == 'cuda' else 0

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 
 import mmengine.device.utils as mmengine_device
 import torch
@@ -34,6 +36,12 @@ from .measure import device_name
 LONG_ONLY = ('RandAugment', 'RandomErasing')
 # Norms of maps, which a classifier's file lacks
 MAP_NORMS = re.compile(r'norm\d\.')
+# Of the names that the authors' files have to those of mmdet
+CONVERTERS = {
+    'swin_t': ('mmdet.models.backbones.swin', 'swin_converter'),
+    'pvt_v2_b1': ('mmdet.models.backbones.pvt', 'pvt_convert'),
+    'pvt_v2_b2': ('mmdet.models.backbones.pvt', 'pvt_convert'),
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,19 @@ class Setting:
     device: str = 'cpu'
 
 
+def default_size(task: str) -> int:
+    """Shorter side of the images in pixels, at which the paper counts models."""
+    return min(models.default_size(_config(task)))
+
+
+def _config(task: str) -> Config:
+    name = RECIPES[task].config
+    library = name.split('/')[0]
+    if not find_spec(library):
+        raise BenchmarkError(f'{task} needs {library}, which is not installed.')
+    return Config.fromfile(mmravlt.config_path(name))
+
+
 def read(root: str, setting: Setting, options: dict) -> tuple[Config, Prepared]:
     """The config of a task with the data of a folder.
 
@@ -98,7 +119,7 @@ def read(root: str, setting: Setting, options: dict) -> tuple[Config, Prepared]:
     Raises:
         BenchmarkError: if the data cannot be used.
     """
-    cfg = Config.fromfile(mmravlt.config_path(RECIPES[setting.task].config))
+    cfg = _config(setting.task)
     if setting.task == 'classification':
         _shorten_classification(cfg)
     try:
@@ -159,9 +180,9 @@ def build(cfg: Config, name: str, seed: int, weights: str | None) -> nn.Module:
     set_random_seed(seed)
     model = models.model_of(copy.deepcopy(cfg), name)
     backbone = model.backbone.backbone
-    if name.startswith('release'):  # the same weights as RAVLT's, by the same names
-        parts = models.build_backbone(name.replace('release', 'ravlt'))
-        backbone.load_state_dict(parts.state_dict())
+    if name.startswith('release'):  # as RAVLT starts, whose names are the same
+        ravlt = models.build_backbone(name.replace('release', 'ravlt'))
+        backbone.load_state_dict(ravlt.state_dict())
     else:
         backbone.init_weights()
     if weights:
@@ -178,19 +199,12 @@ def _load(backbone: nn.Module, name: str, path: str) -> None:
         load_weights(backbone, path)
         return
     given = unwrap(load_file(path))
-    given = given.get('state_dict', given)
-    given = {re.sub(r'^(module\.)?(backbone\.)?', '', k): v for k, v in given.items()}
-    own = backbone.state_dict()
-    fitting = {
-        key: value
-        for key, value in given.items()
-        if key in own and isinstance(value, Tensor) and value.shape == own[key].shape
-    }
-    lacking = [
-        key
-        for key, _ in backbone.named_parameters()
-        if key not in fitting and not MAP_NORMS.match(key)
-    ]
+    given = given.get('state_dict', given) if isinstance(given, dict) else {}
+    fitting, lacking = _choose(given, backbone)
+    if lacking and name in CONVERTERS:
+        module, function = CONVERTERS[name]
+        convert = getattr(import_module(module), function)
+        fitting, lacking = _choose(convert(given), backbone)
     if lacking:
         raise BenchmarkError(
             f'--weights {name}={path}: the file lacks {len(lacking)} of the weights '
@@ -198,6 +212,23 @@ def _load(backbone: nn.Module, name: str, path: str) -> None:
             f'checkpoint of {models.OTHERS[name][0]} with this backbone.'
         )
     backbone.load_state_dict(fitting, strict=False)
+
+
+def _choose(
+    given: dict[str, Tensor], backbone: nn.Module
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights that fit a backbone, and the names of those that it lacks."""
+    own = backbone.state_dict()
+    given = {re.sub(r'^(module\.)?(backbone\.)?', '', k): v for k, v in given.items()}
+    fitting = {
+        key: value
+        for key, value in given.items()
+        if key in own and isinstance(value, Tensor) and value.shape == own[key].shape
+    }
+    names = (key for key, _ in backbone.named_parameters())
+    return fitting, [
+        key for key in names if key not in fitting and not MAP_NORMS.match(key)
+    ]
 
 
 @dataclass
