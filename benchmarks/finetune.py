@@ -149,7 +149,9 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     command = add_command(
         subparsers, 'finetune', run_finetune, 'peers trained on data of your own'
     )
-    command.add_argument('--data', required=True, metavar='DIR', help='docs/data.md')
+    command.add_argument(
+        '--data', required=True, metavar='DIR', help='as docs/data.md describes it'
+    )
     add_data_options(command)
     command.add_argument(
         '--task',
@@ -157,7 +159,10 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         help='found out from the files by default; instance is chosen here only',
     )
     command.add_argument(
-        '--models', nargs='+', default=DEFAULT, help=f'{models.KNOWN}; {DEFAULT}'
+        '--models',
+        nargs='+',
+        default=DEFAULT,
+        help=f'{models.KNOWN}; {" ".join(DEFAULT)} by default',
     )
     command.add_argument(
         '--weights',
