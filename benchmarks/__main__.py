@@ -8,6 +8,7 @@ python -m benchmarks parts --model ravlt_t --sizes 800x1280
 python -m benchmarks tradeoff --batch 8
 python -m benchmarks plot benchmarks/results/backbone_infer_cpu_float32_sweep_*.csv
 python -m benchmarks zoo --data DIR
+python -m benchmarks finetune --data DIR --models ravlt_t swin_t resnet_50
 python -m benchmarks compile
 python -m benchmarks gpu
 """
@@ -21,12 +22,12 @@ from mmengine.logging import MMLogger
 import mmravlt  # noqa: F401  (first: mmdet cannot be imported without its ops)
 from mmravlt.command_line import exit_on
 
-from . import compare, compile_report, gpu, op, parts, plot, tradeoff, zoo
+from . import compare, compile_report, finetune, gpu, op, parts, plot, tradeoff, zoo
 from .command import LEAST_RUNS
 from .errors import BenchmarkError
 
 # In the order of the help.
-MODULES = [op, compare, parts, tradeoff, plot, zoo, compile_report, gpu]
+MODULES = [op, compare, parts, tradeoff, plot, zoo, finetune, compile_report, gpu]
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -114,7 +114,7 @@ def build_backbone(name: str) -> nn.Module:
     if parts is None:
         library, settings, _ = OTHERS[name]
         registry = import_module(f'{library}.registry').MODELS
-        cfg = dict(settings, out_indices=(0, 1, 2, 3), init_cfg=None)
+        cfg = dict(settings, out_indices=(0, 1, 2, 3))
         with DefaultScope.overwrite_default_scope(library):
             return registry.build(cfg)
     last = 'rala' if parts['llll'] else 'softmax'
@@ -230,7 +230,11 @@ def build_model(path: str, backbone: str) -> nn.Module:
     Returns:
         nn.Module: SyncBN is replaced by BN.
     """
-    cfg = read_model(path)
+    return model_of(read_model(path), backbone)
+
+
+def model_of(cfg: Config, backbone: str) -> nn.Module:
+    """As :func:`build_model`, of a config that is read; its channels are changed."""
     model_cfg = cfg.model
     model_cfg.backbone.init_cfg = None
     own = backbone in OWN
