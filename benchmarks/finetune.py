@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmravlt.analysis.flops import markdown_table
-from mmravlt.command_line import add_data_options, data_options
+from mmravlt.command_line import data_options
+from mmravlt.commands.arguments import add_data_options
 from mmravlt.data.check import tasks_of
 from mmravlt.schedules import steps_per_epoch
 
