@@ -150,7 +150,9 @@ def closing(work_dir: Path, config: Path, results: ResultsHook) -> list[str]:
     shown = [work_dir / TABLE, work_dir / CURVES]
     lines += [f'scores: {path}' for path in shown if path.exists()]
     if files:
-        words = f'{work_dir / config.name} {(bests or others)[-1]}'
+        weights = (bests or others)[-1]
+        words = f'{work_dir / config.name} {weights}'
         lines.append(f'next: python tools/test.py {words}')
         lines.append(f'      python tools/inference.py {words} IMAGES')
+        lines.append(f'      python tools/publish_model.py {weights} {config.stem}.pth')
     return lines
