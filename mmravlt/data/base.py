@@ -66,6 +66,6 @@ class Prepared:
             + (f' with {split["objects"]} objects' if 'objects' in split else '')
             for name, split in sorted(self.splits.items())
         )
-        count = len(self.classes)
-        classes = f'{count} {"class" if count == 1 else "classes"}'
-        return f'{self.layout}, {classes}; {"; ".join(splits)}'
+        count = len(self.classes)  # none where the classes are those of the dataset
+        words = f', {count} {"class" if count == 1 else "classes"}' if count else ''
+        return f'{self.layout}{words}; {"; ".join(splits)}'

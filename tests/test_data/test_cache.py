@@ -93,3 +93,17 @@ def test_without_a_place_to_keep_it_each_process_reads(data, tmp_path, monkeypat
     reader = Reader()
     assert prepare_once(data, 'some task', DataOptions(), reader).notes == ['call 1']
     assert prepare_once(data, 'some task', DataOptions(), reader).notes == ['call 2']
+
+
+@pytest.mark.parametrize(
+    ('classes', 'words'),
+    [
+        (['a', 'b'], 'some, 2 classes; train'),
+        (['a'], 'some, 1 class; train'),
+        ([], 'some; train'),
+    ],
+)
+def test_what_was_found_is_said_in_one_line(classes, words):
+    splits = dict(train=dict(images=3, objects=5))
+    found = Prepared('some', classes, splits).found
+    assert found == f'{words} 3 images with 5 objects'
