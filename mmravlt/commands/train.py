@@ -140,10 +140,10 @@ def closing(work_dir: Path, config: Path, results: ResultsHook) -> list[str]:
     bests = [path for path in files if path.name.startswith('best_')]
     if results.best:
         row = results.best
-        lines.append(
-            f'best {results.score}: {row[results.score]:g} (epoch {row["epoch"]:g}, '
-            f'iteration {row["iteration"]:g})'
-        )
+        place = f'iteration {row["iteration"]:g}'
+        if row['epoch']:  # none where a training counts iterations
+            place = f'epoch {row["epoch"]:g}, {place}'
+        lines.append(f'best {results.score}: {row[results.score]:g} ({place})')
     lines += [f'best checkpoint: {path}' for path in bests[-1:]]
     others = [path for path in files if path not in bests]
     lines += [f'last checkpoint: {path}' for path in others[-1:]]
