@@ -30,8 +30,10 @@ def draw_confusion(counts: np.ndarray, classes: list[str], title: str) -> bytes:
     if len(classes) > CLASSES_SHOWN:
         errors = counts - np.diag(counts.diagonal())
         confused = errors.sum(0) + errors.sum(1)
-        shown = np.sort(np.argsort(-confused, kind='stable')[:CLASSES_SHOWN])
-        title += f'\nthe {CLASSES_SHOWN} of {len(classes)} classes that are most often'
+        order = np.argsort(-confused, kind='stable')[:CLASSES_SHOWN]
+        occurs = total + counts.sum(0) > 0
+        shown = np.sort(order[occurs[order]])
+        title += f'\nthe {len(shown)} of {len(classes)} classes that are most often'
         title += ' taken for others, or others for them'
     cells = percent[np.ix_(shown, shown)]
     side = max(5.5, 3 + 0.42 * len(shown))

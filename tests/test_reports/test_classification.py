@@ -60,3 +60,15 @@ def test_a_class_without_images_has_an_empty_row(figures):
     draw_confusion(np.array([[3, 1], [0, 0]]), ['ant', 'bee'], 'test')
     words = [text.get_text() for text in figures[-1].axes[0].texts]
     assert words == ['75', '25', 'none']
+
+
+def test_of_many_classes_those_that_never_occur_are_left_out(figures):
+    counts = np.zeros((150, 150), int)
+    counts[7, [7, 90]] = 3, 1
+    draw_confusion(counts, [f'class {i}' for i in range(150)], 'test')
+    (axes, _) = figures[-1].axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == [
+        'class 7',
+        'class 90',
+    ]
+    assert 'the 2 of 150 classes' in figures[-1].get_suptitle()
