@@ -20,7 +20,7 @@ def test_recall_of_all_images_is_what_is_logged(config_of, tmp_path):
         precision, recall, f1 = (float(row[c]) for c in ('precision', 'recall', 'F1'))
         expected = 2 * precision * recall / (precision + recall)
         assert f1 == pytest.approx(expected, abs=0.02)
-    assert 'cost in $' in hook.text
+    assert 'cost in $' in hook.report.text()
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {'per_class.csv', 'confusion.png', 'samples.png'}
 

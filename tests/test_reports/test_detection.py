@@ -33,7 +33,7 @@ def test_classes_have_the_ap_whose_mean_is_logged(kind, config_of, tmp_path):
             found = mean(rows, f'{part}_{column}')  # to 4
             assert found == pytest.approx(expected, abs=6e-4)
     assert ('mask_AP' in rows[0]) == (kind == 'masks')
-    assert hook.text.splitlines()[0].split() == list(rows[0])
+    assert hook.report.text().splitlines()[0].split() == list(rows[0])
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {'per_class.csv', 'pr_curves.png', 'samples.png'}
 
@@ -45,7 +45,7 @@ def test_a_class_without_objects_has_no_scores(config_of, tmp_path):
     assert rows['triangle'].pop('class')
     assert rows['triangle'].pop('objects') == '0'
     assert set(rows['triangle'].values()) == {''}
-    assert hook.text.splitlines()[-1].split() == ['triangle', '0', *'-----']
+    assert hook.report.text().splitlines()[-1].split() == ['triangle', '0', *'-----']
 
 
 def test_crowds_are_neither_counted_nor_drawn(config_of, tmp_path, figures, shapes):

@@ -19,7 +19,7 @@ def first_class(sample, rng):
 def test_a_report_is_a_picture_of_samples(config_of, tmp_path, figures):
     _, hook = run_test(config_of('segments'), first_class, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {'samples.png'}
-    assert hook.text == ''
+    assert hook.report.text() == ''
     titles = [axes.get_title() for axes in figures[-1].axes]
     assert titles == ['00000.png', 'prediction', '00001.png', 'prediction']
 

@@ -20,7 +20,7 @@ def test_classes_have_the_iou_whose_mean_is_logged(config_of, tmp_path):
         assert mean == pytest.approx(float(scores[name]), abs=0.011)  # 2 digits each
     assert sum(int(row['pixels']) for row in rows) == 3 * 36 * 48  # not the ignored
     worst = min(rows, key=lambda row: float(row['IoU']))
-    assert hook.text.splitlines()[1].startswith(worst['class'])
+    assert hook.report.text().splitlines()[1].startswith(worst['class'])
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {'per_class.csv', 'confusion.png', 'samples.png'}
 
