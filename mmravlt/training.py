@@ -21,6 +21,16 @@ from .tasks.config import dicts, type_name
 
 LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
 
+# Which metric gives a score; which of its options decides on it, what that is if it is
+# not given, and what it must hold
+GIVEN_BY = {
+    'coco/bbox_mAP': ('CocoMetric', 'metric', 'bbox', 'bbox'),
+    'coco/segm_mAP': ('CocoMetric', 'metric', 'bbox', 'segm'),
+    'coco_panoptic/PQ': ('CocoPanopticMetric', 'prefix', None, None),
+    'mIoU': ('IoUMetric', 'iou_metrics', 'mIoU', 'mIoU'),
+    'accuracy/top1': ('Accuracy', 'topk', 1, 1),
+}
+
 # What states sizes of images in pipelines
 SIZES = (
     *('scale', 'scales', 'crop_size', 'size', 'img_scale', 'border', 'pad_size'),
@@ -92,7 +102,7 @@ def use_options(
     if options.batch_size or options.lr is not None:
         said.append(_set_batch_and_rate(cfg, options.batch_size, options.lr))
     if options.epochs or options.batch_size:
-        said += _set_length(cfg, options.epochs, data)
+        said += _set_length(cfg, options.epochs, data, options.patience)
     if options.workers is not None:
         for loader in _loaders(cfg):
             loader.num_workers = options.workers
@@ -166,9 +176,12 @@ def _set_batch_and_rate(cfg: Config, batch_size: int | None, lr: float | None) -
     return f'{cfg.train_dataloader.batch_size} images a step, rate {optimizer.lr:.3g}'
 
 
-def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[str]:
+def _set_length(
+    cfg: Config, epochs: int | None, data: Prepared | None, patience: int | None
+) -> list[str]:
     """Set the length of a run, and let schedules, evaluation and saving follow it."""
     by_epoch = 'max_epochs' in cfg.train_cfg
+    before = cfg.train_cfg.get('val_interval', 1)
     steps = steps_per_epoch(cfg, data)
     old = cfg.train_cfg.max_epochs if by_epoch else cfg.train_cfg.max_iters
     if not epochs and not (by_epoch and steps):
@@ -183,8 +196,9 @@ def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[
     if by_epoch:
         cfg.train_cfg.max_epochs = new
         # the whole length, where a config closes its augmentation near the end
-        interval = max(cfg.train_cfg.get('val_interval', 1), _worthwhile(data))
-        interval = min(interval, new)
+        interval = min(before, new)
+        if epochs and not patience:
+            interval = max(interval, min(_worthwhile(data), new // 4))
     else:
         cfg.train_cfg.max_iters = new
         interval = min(cfg.train_cfg.get('val_interval', steps), max(steps, new // 10))
@@ -192,7 +206,10 @@ def _set_length(cfg: Config, epochs: int | None, data: Prepared | None) -> list[
     if 'checkpoint' in (cfg.get('default_hooks') or {}):
         hook = cfg.default_hooks.checkpoint
         hook.interval = min(hook.get('interval', interval), interval)
-    return [f'{epochs or old} epochs' + (f' of {steps} steps' if steps else '')]
+    said = [f'{epochs or old} epochs' + (f' of {steps} steps' if steps else '')]
+    if by_epoch and interval > before:
+        said.append(f'evaluated every {interval} epochs, as there are few images')
+    return said
 
 
 def _worthwhile(data: Prepared | None) -> int:
@@ -314,11 +331,18 @@ def _says_what_to_keep(cfg: Config) -> bool:
 
 
 def _has_score(cfg: Config) -> bool:
-    """Whether it is known here by what a training of the config is judged."""
+    """Whether an evaluation surely gives the score that the task is judged by."""
     try:
-        return bool(cfg.get('val_dataloader') and tasks.of(cfg).score(cfg))
+        score = tasks.of(cfg).score(cfg)
     except tasks.TaskError:
         return False
+    kind, option, default, wanted = GIVEN_BY[score]
+    for node in dicts(cfg.get('val_evaluator')):
+        given = node.get(option, default)
+        given = given if isinstance(given, (list, tuple)) else [given]
+        if type_name(node) == kind and not node.get('prefix') and wanted in given:
+            return True
+    return False
 
 
 def _set_checkpoints(cfg: Config, keep: str) -> None:

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -105,6 +106,74 @@ def test_weights_that_do_not_fit_are_told(screen, logger):
     assert said.startswith('warning: misses xxx')
     assert LONGEST < len(said) < LONGEST + 40
     assert said.endswith('… (the rest is in the log)\n')
+
+
+@pytest.mark.parametrize('name', ['mmengine', 'other'])
+def test_a_faulty_message_of_a_library_ends_nothing(name, screen, logger, monkeypatch):
+    monkeypatch.setattr(logging.root, 'handlers', [])  # pytest's raise the fault
+    with own_console():
+        made, text = logger()
+        made.info('begin')
+        speaker = made if name == 'mmengine' else logging.getLogger(name)
+        speaker.warning('rate', 3)
+        print('goes on')
+    assert 'Logging error' in text()
+    assert text().endswith('goes on\n')
+
+
+def test_handlers_that_people_add_get_all_messages(screen, logger):
+    kept = []
+
+    class Forward(logging.Handler):
+        def emit(self, record):
+            kept.append(record.getMessage())
+
+    with own_console():
+        made, _ = logger()
+        made.addHandler(Forward())
+        made.info('sent')
+    assert kept == ['sent']
+
+
+def test_tracebacks_of_other_loggers_stand_in_the_log(screen, logger):
+    with own_console():
+        made, text = logger()
+        made.info('begin')
+        try:
+            raise ValueError('lost')
+        except ValueError:
+            logging.getLogger('other').exception('upload failed')
+    assert screen() == 'error: upload failed\n'
+    assert 'ERROR - other - upload failed\nTraceback' in text()
+    assert text().endswith('ValueError: lost\n')
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'cp1252'])
+def test_a_log_that_lacks_letters_ends_nothing(encoding, tmp_path, screen, request):
+    made = MMLogger(request.node.name)
+    handler = logging.FileHandler(tmp_path / 'run.log', encoding=encoding)
+    made.addHandler(handler)
+    with own_console():
+        made.info('begin')
+        print('文')
+    assert (tmp_path / 'run.log').read_text().endswith('\\u6587\n')
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no full device')
+def test_a_full_disk_under_the_log_ends_nothing(screen, request):
+    made = MMLogger(request.node.name)
+    made.addHandler(logging.FileHandler('/dev/full'))
+    with own_console():
+        made.info('begin')
+        print('more')
+        say('goes on')
+    assert screen() == 'goes on\n'
+
+
+def test_a_program_without_a_console_runs(monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', None)
+    with own_console():
+        say('nobody reads this')
 
 
 def test_errors_of_all_are_shown_by_every_process(screen, logger, monkeypatch):

@@ -101,14 +101,51 @@ def test_milestones_keep_their_place_in_the_run():
 
 @pytest.mark.parametrize(
     ('train', 'val', 'epochs', 'interval'),
-    [(20, 87, 40, 9), (205, 87, 12, 1), (20, 87, 5, 5), (118_000, 5000, 12, 1)],
+    [(20, 87, 40, 9), (205, 87, 12, 1), (20, 87, 8, 2), (118_000, 5000, 12, 1)],
 )
 def test_evaluations_see_at_most_half_as_many_images_as_training(
     train, val, epochs, interval
 ):
     cfg = config('boxes')
-    use_options(cfg, TrainingOptions(epochs=epochs), data(train, val))
+    said = use_options(cfg, TrainingOptions(epochs=epochs), data(train, val))
     assert cfg.train_cfg.val_interval == interval
+    assert any(f'every {interval} epochs' in line for line in said) == (interval > 1)
+
+
+@pytest.mark.parametrize('options', [dict(batch_size=2), dict(epochs=40, patience=2)])
+def test_evaluations_stay_where_the_length_is_not_chosen_or_a_run_may_end_early(
+    options,
+):
+    cfg = config('boxes')
+    use_options(cfg, TrainingOptions(**options), data(20, 87))
+    assert cfg.train_cfg.val_interval == 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'metric'),
+    [
+        ('boxes', dict(type='VOCMetric', metric='mAP')),
+        ('detection', dict(metric='bbox')),
+        ('segmentation', dict(iou_metrics=['mDice'])),
+        ('classification', dict(topk=(5,))),
+        ('classification', dict(prefix='mine')),
+    ],
+)
+def test_without_the_tasks_score_only_the_last_checkpoint_is_kept(name, metric):
+    cfg = config(name)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    cfg.val_evaluator = {**cfg.val_evaluator, **metric}
+    choose(cfg, epochs=5)
+    hook = cfg.default_hooks.checkpoint
+    assert (hook.save_best, hook.max_keep_ckpts, hook.save_last) == (None, 1, True)
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_the_score_of_each_task_is_given_by_its_configs(name):
+    cfg = config(name)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    choose(cfg, epochs=5)
+    assert cfg.default_hooks.checkpoint.save_best == tasks.of(cfg).score(cfg)
 
 
 def test_of_a_run_of_chosen_length_the_best_and_the_last_checkpoint_are_kept():

@@ -46,14 +46,19 @@ class Console:
         is_terminal (bool): whether a bar can live there.
         bar (Progress | None): of rich, below all that is said; whoever sets it starts
             it.
+        has_log (bool): whether there is a file with the rest.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.is_terminal = (
-            is_first() and stream.isatty() and os.environ.get('TERM') != 'dumb'
+            is_first()
+            and stream is not None  # of a program without a console
+            and stream.isatty()
+            and os.environ.get('TERM') != 'dumb'
         )
         self.bar: Progress | None = None
+        self.has_log = False
         self._warned: set[str] = set()
 
     def say(self, *lines: str) -> None:
@@ -74,7 +79,8 @@ class Console:
         """Print a warning or an error in one line, once."""
         line = f'{level.lower()}: {" ".join(text.split())}'
         if len(line) > LONGEST:
-            line = f'{line[:LONGEST]}… (the rest is in the log)'
+            rest = ' (the rest is in the log)' * self.has_log
+            line = f'{line[:LONGEST]}…{rest}'
         if line not in self._warned:
             self._warned.add(line)
             self._print(line)
@@ -106,12 +112,12 @@ class _Log(io.TextIOBase):
             if self._pending is not None:
                 self._pending.append(text)
         elif self._handler.stream is not None:  # not closed
-            self._handler.acquire()
-            try:
-                self._handler.stream.write(text)
+            # a run goes on where its log cannot, as with logging's own handlers
+            with self._handler.lock, suppress(OSError, ValueError):
+                encoding = getattr(self._handler.stream, 'encoding', None) or 'utf-8'
+                known = text.encode(encoding, 'backslashreplace').decode(encoding)
+                self._handler.stream.write(known)
                 self._handler.flush()
-            finally:
-                self._handler.release()
         return len(text)
 
     def fileno(self) -> int:
@@ -176,13 +182,17 @@ def own_console() -> Iterator[Console]:
 
     def call_handlers(logger: MMLogger, record: logging.LogRecord) -> None:
         files = [h for h in logger.handlers if isinstance(h, logging.FileHandler)]
-        for handler in files:
+        for handler in files[:1]:
             log.use(handler)
-            if record.levelno >= handler.level:
+            console.has_log = True
+        for handler in logger.handlers:
+            is_console = type(handler) is logging.StreamHandler  # MMEngine's own
+            if not is_console and record.levelno >= handler.level:
                 handler.handle(record)
-        if not files and record.levelno >= logging.INFO:
-            log.write(f'{record.levelname} - {record.getMessage()}\n')
-        show(record.levelno, record.getMessage(), _speaker())
+        with told(record):
+            if not files and record.levelno >= logging.INFO:
+                log.write(f'{record.levelname} - {record.getMessage()}\n')
+            show(record.levelno, record.getMessage(), _speaker())
 
     def show_warning(message, category, filename, lineno, file=None, line=None) -> None:
         log.write(warnings.formatwarning(message, category, filename, lineno, line))
@@ -192,11 +202,22 @@ def own_console() -> Iterator[Console]:
         """Of all other loggers."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            log.write(f'{record.levelname} - {record.name} - {record.getMessage()}\n')
-            show(record.levelno, record.getMessage(), record.name)
+            with told(record):
+                log.write(f'{self.format(record)}\n')
+                show(record.levelno, record.getMessage(), record.name)
+
+    @contextmanager
+    def told(record: logging.LogRecord) -> Iterator[None]:
+        # as logging does it, a message that cannot be made does not end the run
+        try:
+            yield
+        except Exception:
+            handler.handleError(record)
 
     os_parent = multiprocessing.parent_process()
     handler = Handler(logging.WARNING)
+    layout = '%(levelname)s - %(name)s - %(message)s'
+    handler.setFormatter(logging.Formatter(layout))
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(log))
         stack.enter_context(redirect_stderr(log))

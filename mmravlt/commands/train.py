@@ -54,6 +54,7 @@ def run(args: argparse.Namespace, console: Console | None) -> None:
     with exit_on_missing_files():
         if args.preview:
             say(*preview(cfg, args.preview))
+            leave_gloo()
             return
         say(*downloads(cfg))
         if args.dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from numbers import Real
 from pathlib import Path
 
@@ -134,12 +135,12 @@ class ReportHook(Hook):
         for name, make in files.items():
             path = Path(runner.work_dir, name)
             try:
-                content = make()
-            except Exception as error:  # also OSError: of an image
-                path.unlink(missing_ok=True)
+                replace_file(path, make())
+            except Exception as error:  # of an image, of a disk that is full, any
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
                 failed.setdefault(in_words(error), []).append(name)
             else:
-                replace_file(path, content)
                 # as people gave it; the runner made an absolute one of it
                 self.paths.append(Path(runner.cfg.get('work_dir', ''), name))
         for reason, names in failed.items():

@@ -24,6 +24,22 @@ class ReportError(Exception):
     """There is nothing to report; the message says why."""
 
 
+def need_names(highest: int, count: int) -> None:
+    """Make sure that each class has a name.
+
+    Args:
+        highest (int): the highest index of a class.
+        count (int): of the names.
+
+    Raises:
+        ReportError: if one has none.
+    """
+    if highest >= count:
+        raise ReportError(
+            f'the model tells more classes apart than the {count} that the data names'
+        )
+
+
 def in_words(error: Exception) -> str:
     """An error in one line."""
     kind = '' if isinstance(error, ReportError) else f'{type(error).__name__}: '

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.summary import spread
 from ..pictures import short
-from .base import SAMPLES, TABLE, Report, ReportError, draw_panels
+from .base import SAMPLES, TABLE, Report, ReportError, draw_panels, need_names
 from .confusion import CONFUSION, draw_confusion
 from .tables import as_csv, number
 
@@ -40,12 +40,13 @@ class ClassificationReport(Report):
             raise ReportError('images have several classes each')
         scores = sample['pred_score']
         guess = int(scores.argmax())
-        return Guess(sample['img_path'], int(truth), guess, float(scores[guess]))
+        return Guess(sample.get('img_path'), int(truth), guess, float(scores[guess]))
 
     def make(self, found: list[Guess], title: str) -> dict[str, Callable[[], bytes]]:
         """``per_class.csv``, ``confusion.png`` and ``samples.png``."""
         count = len(self.classes)
         pairs = np.array([(one.truth, one.guess) for one in found])
+        need_names(pairs.max(), count)
         counts = np.bincount(pairs @ (count, 1), minlength=count**2)
         counts = counts.reshape(count, count)
         rows = class_rows(counts, self.classes)

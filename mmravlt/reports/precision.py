@@ -66,14 +66,17 @@ def measure(truth: COCO, found: Iterable[dict], metric, iou_type: str) -> Precis
         done.params.areaRng, done.params.areaRngLbl = [[0, 1e10]], ['all']
         done.evaluate()
         done.accumulate()
+    # COCOeval has sorted the categories, the classes are in the order of the metric
+    categories = list(done.params.catIds)
+    order = [categories.index(category) for category in metric.cat_ids]
     # precision: IoU × recall × class × size × objects per image
-    values = done.eval['precision'][..., 0, :]
+    values = done.eval['precision'][:, :, order, 0]
     values = np.where(values < 0, np.nan, values)
     half = int(np.argmin(abs(thresholds - 0.5)))
     asked = values[: np.size(metric.iou_thrs), ..., done.params.maxDets.index(MOST)]
     curves = values[half, ..., -1].T
-    count, images = len(done.params.catIds), len(done.params.imgIds)
-    parts = [done.evalImgs[i * images : (i + 1) * images] for i in range(count)]
+    images = len(done.params.imgIds)
+    parts = [done.evalImgs[i * images : (i + 1) * images] for i in order]
     best = np.array([_best([p for p in part if p], half) for part in parts])
     recall, precision, threshold = best.reshape(-1, 3).T
     return Precision(

@@ -11,7 +11,7 @@ import torch
 from ..data.maps import IGNORED
 from ..data.summary import spread
 from ..pictures import shrink
-from .base import SAMPLES, SAMPLES_SHOWN, TABLE, Report
+from .base import SAMPLES, SAMPLES_SHOWN, TABLE, Report, need_names
 from .confusion import CONFUSION, draw_confusion
 from .maps import Maps, draw_maps
 from .tables import as_csv, number
@@ -51,6 +51,7 @@ class SegmentationReport(Report):
         guess = sample['pred_sem_seg']['data'].squeeze().long()
         truth = sample['gt_sem_seg']['data'].squeeze().to(guess)
         count, known = len(self.classes), truth != self.ignored
+        need_names(guess.max(), count)
         pairs = truth[known].clamp(max=count) * count + guess[known]
         counts = torch.bincount(pairs, minlength=count * (count + 1)).cpu().numpy()
         (found,) = counts.nonzero()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mmravlt.reports.confusion import draw_confusion
 
@@ -72,3 +73,15 @@ def test_of_many_classes_those_that_never_occur_are_left_out(figures):
         'class 90',
     ]
     assert 'the 2 of 150 classes' in figures[-1].get_suptitle()
+
+
+def test_more_classes_than_names_are_told_instead_of_counted_as_others(
+    config_of, tmp_path, caplog
+):
+    def fourth(sample, rng):
+        scores = torch.tensor([0.1, 0.1, 0.1, 0.7])
+        sample.set_pred_score(scores).set_pred_label(3)
+
+    run_test(config_of('classes'), fourth, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert 'more classes apart than the 3 that the data names' in caplog.text

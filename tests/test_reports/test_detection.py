@@ -1,5 +1,8 @@
 """The table of a detector agrees with its scores, and its pictures show objects."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from mmengine.structures import InstanceData
 
 from mmravlt.reports.precision import _best
 
-from .evaluations import noisy_objects, read_rows, run_test
+from .evaluations import config, noisy_objects, read_rows, run_test
 
 
 def nothing(sample, rng):
@@ -116,3 +119,32 @@ def test_curves_are_told_apart_without_their_colours(config_of, tmp_path, figure
         assert len(styles) == 4  # three classes and their mean
         assert len({style for style, _ in styles[:3]}) == 3
         assert styles[3] == ('-', 'black')
+
+
+def test_classes_keep_their_names_where_categories_are_in_another_order(
+    shapes, tmp_path
+):
+    folder = shutil.copytree(shapes, tmp_path / 'data')
+    for path in folder.glob('annotations/*.json'):
+        content = json.loads(path.read_text())
+        content['categories'].reverse()
+        path.write_text(json.dumps(content))
+    cfg = config('boxes', folder)
+    circle = cfg.test_dataloader.dataset.metainfo['classes'].index('circle')
+    assert circle == 3
+
+    def circles(sample, rng):
+        truth = sample.gt_instances[sample.gt_instances.labels == circle]
+        scores = torch.ones(len(truth))
+        boxes = truth.bboxes.tensor
+        sample.pred_instances = InstanceData(
+            bboxes=boxes, labels=truth.labels, scores=scores
+        )
+
+    (tmp_path / 'work').mkdir()
+    run_test(cfg, circles, tmp_path / 'work')
+    rows = {row['class']: row for row in read_rows(tmp_path / 'work')}
+    assert list(rows) == ['star', 'triangle', 'rectangle', 'circle']
+    aps = {name: row['box_AP'] for name, row in rows.items()}
+    assert aps == {'star': '0.0', 'triangle': '', 'rectangle': '0.0', 'circle': '1.0'}
+    assert rows['circle']['box_recall'] == '1.0'

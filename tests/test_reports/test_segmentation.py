@@ -62,3 +62,15 @@ def test_each_image_is_drawn_beside_its_prediction(config_of, tmp_path, figures)
     truth, guess = (axes.images[0].get_array() for axes in figures[-1].axes[:2])
     assert (truth[:4] == (200, 200, 0)).all()  # ignored
     assert not (guess[:4] == (200, 200, 0)).all(-1).any()
+
+
+def test_more_classes_than_names_are_told_instead_of_counted_as_others(
+    config_of, tmp_path, caplog
+):
+    def fourth(sample, rng):
+        data = torch.full_like(sample.gt_sem_seg.data, 3)
+        sample.pred_sem_seg = PixelData(data=data)
+
+    run_test(config_of('maps'), fourth, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert 'more classes apart than the 3 that the data names' in caplog.text
