@@ -69,7 +69,7 @@ def test_what_is_printed_goes_to_the_file_in_its_order(screen, logger):
 
 @pytest.mark.parametrize(
     'module,shown',
-    [('mmdet.models', ''), ('mmravlt.ops', 'warning: one two\n')],
+    [('mmdet.models', ''), ('mmravlt.ops', 'WARNING - one two\n')],
 )
 @pytest.mark.parametrize(
     'code',
@@ -94,7 +94,7 @@ def test_warnings_of_mmengines_logger_are_told_by_who_gives_them(
         made, text = logger()
         exec(code, dict(__name__=module, made=made))
         made.info('two')
-    assert screen() == ('warning: one\n' if shown else '')
+    assert screen() == ('WARNING - one\n' if shown else '')
     assert 'WARNING - one\n' in text()
 
 
@@ -103,7 +103,7 @@ def test_weights_that_do_not_fit_are_told(screen, logger):
         exec("made.warning('misses ' + 'x' * 900)",
              dict(__name__='mmengine.runner.checkpoint', made=logger()[0]))  # fmt: skip
     said = screen()
-    assert said.startswith('warning: misses xxx')
+    assert said.startswith('WARNING - misses xxx')
     assert LONGEST < len(said) < LONGEST + 40
     assert said.endswith('… (the rest is in the log)\n')
 
@@ -143,7 +143,7 @@ def test_tracebacks_of_other_loggers_stand_in_the_log(screen, logger):
             raise ValueError('lost')
         except ValueError:
             logging.getLogger('other').exception('upload failed')
-    assert screen() == 'error: upload failed\n'
+    assert screen() == 'ERROR - upload failed\n'
     assert 'ERROR - other - upload failed\nTraceback' in text()
     assert text().endswith('ValueError: lost\n')
 
@@ -184,7 +184,7 @@ def test_errors_of_all_are_shown_by_every_process(screen, logger, monkeypatch):
         speak('mmravlt.ops', "warnings.warn('odd')")
         with aloud():
             print('nor this')
-    assert screen() == 'error: broken\n'
+    assert screen() == 'ERROR - broken\n'
 
 
 def test_what_is_printed_aloud_reaches_the_console(screen):
@@ -246,10 +246,10 @@ def go(hook, runner, steps=3):
 def test_without_a_terminal_there_are_plain_lines(by_epoch, place, screen):
     with own_console() as console:
         go(ConsoleHook(console, lambda runner: ['the screen']), Runner(by_epoch))
-    where = 'epoch 1/2  ' if by_epoch else ''
+    where = 'Epoch(train) [1][3/3]' if by_epoch else 'Iter(train) [3/6]'
     assert screen().splitlines() == [
         'the screen',
-        f'{where}step 3/6  0:01:01 left  loss: 3.0000',  # the last step of the epoch
+        f'{where}  0:01:01 left  loss: 3.0000',  # the last step of the epoch
         f'{place}  mIoU: 24.1000  count: 3',
     ]
 

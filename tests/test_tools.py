@@ -80,7 +80,8 @@ def test_training_shows_a_screen_losses_and_scores_and_logs_the_rest(trained):
     lines = output.splitlines()
     known = (
         *('--data: ', 'training: ', 'model: ', 'device: ', 'step: ', 'rate: '),
-        *('schedule: ', 'evaluation: ', 'weights: ', 'results: ', 'log: ', 'epoch '),
+        *('schedule: ', 'evaluation: ', 'weights: ', 'results: ', 'log: '),
+        *('Epoch(train) ', 'epoch '),
         *('classes:', '  ', 'report: '),
         *('best ', 'last checkpoint: ', 'scores: ', 'next: '),
     )
@@ -92,9 +93,11 @@ def test_training_shows_a_screen_losses_and_scores_and_logs_the_rest(trained):
         assert f'report: work/{name}' in lines
         assert (folder / 'work' / name).is_file()
     records = scalars(folder / 'work')
-    losses = [line for line in lines if ' step ' in line and ' left  loss: ' in line]
+    losses = [line for line in lines if line.startswith('Epoch(train) [')]
     for line, record in zip(losses, [r for r in records if 'loss' in r], strict=True):
-        assert f' step {record["step"]}/{2 * epochs}  ' in line
+        epoch, before = divmod(record['step'] - 1, 2)
+        assert line.startswith(f'Epoch(train) [{epoch + 1}][{before + 1}/2]  0:00:')
+        assert ' left  loss: ' in line
         for name in [name for name in record if 'loss' in name]:
             assert f'  {name}: {record[name]:.4f}' in line
     told = [line for line in lines if f'  {SCORES[library][0]}: ' in line]

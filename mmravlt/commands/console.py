@@ -77,7 +77,7 @@ class Console:
 
     def warn(self, level: str, text: str) -> None:
         """Print a warning or an error in one line, once."""
-        line = f'{level.lower()}: {" ".join(text.split())}'
+        line = f'{level} - {" ".join(text.split())}'
         if len(line) > LONGEST:
             rest = ' (the rest is in the log)' * self.has_log
             line = f'{line[:LONGEST]}…{rest}'

@@ -71,8 +71,12 @@ class ConsoleHook(Hook):
         if self._bar is not None:
             self._advance('train', where, done, total, _left(runner), losses)
         elif losses is not None:
-            words = [f'{where}step {done}/{total}', _left(runner), losses]
-            self.console.say('  '.join(filter(None, words)))
+            # as MMEngine begins its lines, which programs may look for
+            where = f'Iter(train) [{done}/{total}]'
+            if _counts_epochs(runner):
+                place = f'[{batch_idx + 1}/{len(runner.train_dataloader)}]'
+                where = f'Epoch(train) [{runner.epoch + 1}]{place}'
+            self.console.say('  '.join(filter(None, [where, _left(runner), losses])))
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
